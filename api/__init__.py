@@ -1,0 +1,1 @@
+"""HTTP in, domain calls and channel sends out; one blueprint a file."""

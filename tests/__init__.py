@@ -1,0 +1,1 @@
+"""Tests: they mirror the three packages; integration/ and benchmarks/ stand beside them."""
