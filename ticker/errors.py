@@ -14,7 +14,7 @@
     ├── BrokerError              RESTARTED likewise: the broker's REST side
     │   ├── BrokerUnreachableError   no usable HTTP answer
     │   └── BrokerResponseError      an answer that is not what the protocol promises
-    ├── PublishError             ticks are CONFLATED and counted; the circuit breaker decides on retries
+    ├── PublishError             ticks are CONFLATED and counted; the breaker says when to retry
     │   ├── RedisUnreachableError    no connection, or it broke
     │   ├── RedisTimeoutError        no answer within the deadline
     │   └── RedisReplyError          the server answered with an error

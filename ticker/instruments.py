@@ -116,8 +116,15 @@ def parse_instruments(lines: Iterable[str]) -> Iterator[Instrument | None]:
         raise BrokerResponseError(
             200, "DataException", f"the instrument dump lacks columns {sorted(missing)}"
         )
-    for row in rows:
-        yield _instrument(cast("dict[str, str]", row))
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a stray carriage return, a field beyond 128 KiB
+            yield None
+        else:
+            yield _instrument(cast("dict[str, str]", row))
 
 
 def _instrument(row: Mapping[str, str]) -> Instrument | None:

@@ -93,7 +93,10 @@ class Metrics:
             registry=registry,
         )
         self.greeks_calculations = Counter(
-            "greeks_calculations_total", "Options priced, by outcome", ("status",), registry=registry
+            "greeks_calculations_total",
+            "Options priced, by outcome",
+            ("status",),
+            registry=registry,
         )
         self.underlying_price = Gauge(
             "tick_processor_underlying_price",

@@ -1,12 +1,13 @@
 """Which token goes on which socket, in which mode: pure functions from wishes to a plan."""
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
 
 from ticker.errors import ConfigurationError
-from ticker.instruments import Instrument, TickMode
+from ticker.instruments import Instrument, InstrumentRegistry, TickMode
 from ticker.messages import ConnectionId
 
 
@@ -25,6 +26,50 @@ class Plan(msgspec.Struct, frozen=True):
     def shard(self, connection: ConnectionId) -> Mapping[int, TickMode]:
         """What this socket should carry; empty if nothing."""
         return self.shards.get(connection, MappingProxyType({}))
+
+
+def find_index(registry: InstrumentRegistry, underlying: str) -> Instrument | None:
+    """The index that goes by this normalised name, such as ``NSE:NIFTY BANK`` for BANKNIFTY."""
+    return next((row for row in registry if row.is_index and row.underlying == underlying), None)
+
+
+def select_chain(
+    registry: InstrumentRegistry,
+    underlying: str,
+    *,
+    spot: float | None,
+    today: dt.date,
+    expiries: int,
+    otm_levels: int,
+    mode: TickMode,
+) -> list[Subscription]:
+    """What to stream for one underlying: its index, its futures and its near option chains.
+
+    Of each of the next ``expiries`` option expiries, the strike nearest to ``spot`` and
+    ``otm_levels`` strikes on either side of it, calls and puts. Without a spot price, no options.
+    """
+    index = find_index(registry, underlying)
+    derivatives = [
+        row
+        for row in registry
+        if row.expiry is not None and row.expiry >= today and row.underlying == underlying
+    ]
+    chosen = [index] if index is not None else []
+    chosen += sorted(
+        (row for row in derivatives if row.is_future), key=lambda row: row.expiry or today
+    )
+    options = [row for row in derivatives if row.is_option]
+    if spot is not None:
+        for expiry in sorted({row.expiry for row in options if row.expiry})[:expiries]:
+            chain = [row for row in options if row.expiry == expiry]
+            strikes = sorted({row.strike for row in chain})
+            middle = min(range(len(strikes)), key=lambda i: abs(strikes[i] - spot))
+            near = set(strikes[max(0, middle - otm_levels) : middle + otm_levels + 1])
+            chosen += sorted(
+                (row for row in chain if row.strike in near),
+                key=lambda row: (row.strike, row.instrument_type),
+            )
+    return [Subscription(row, mode) for row in chosen]
 
 
 def create_plan(

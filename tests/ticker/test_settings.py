@@ -1,0 +1,123 @@
+"""Settings: what the environment may say, and what is said of it when it is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from ticker.errors import ConfigurationError
+from ticker.settings import Settings, is_loopback, load_settings
+
+NOWHERE = Path("no-such.env")
+
+
+def load(**environ: str) -> Settings:
+    return load_settings(environ, env_file=NOWHERE)
+
+
+def test_nothing_configured_is_a_local_market() -> None:
+    settings = load()
+    assert settings.accounts == ()
+    assert settings.redis_url is None
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.publish_channel_prefix == "ticker:nifty"
+
+
+def test_overrides_win_and_none_is_not_an_override() -> None:
+    assert load_settings({"PORT": "1"}, env_file=NOWHERE, port=2).port == 2
+    assert load_settings({"PORT": "1"}, env_file=NOWHERE, port=None).port == 1
+
+
+def test_accounts_are_read_in_order_and_once() -> None:
+    settings = load(
+        KITE_ACCOUNTS="mother, son-2,mother",
+        KITE_MOTHER_API_KEY="k1",
+        KITE_MOTHER_ACCESS_TOKEN="t1",
+        KITE_SON_2_API_KEY="k2",
+        KITE_SON_2_ACCESS_TOKEN_FILE="/run/token",
+    )
+    mother, son = settings.accounts
+    assert (mother.account_id, mother.api_key.get_secret_value()) == ("mother", "k1")
+    assert mother.access_token is not None
+    assert mother.access_token.get_secret_value() == "t1"
+    assert (son.account_id, son.access_token, son.access_token_file) == (
+        "son-2",
+        None,
+        Path("/run/token"),
+    )
+
+
+def test_single_account_is_primary() -> None:
+    (account,) = load(KITE_API_KEY="k", KITE_ACCESS_TOKEN="t").accounts
+    assert account.account_id == "primary"
+
+
+def test_env_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("OTM_LEVELS=3\nOPTION_EXPIRY_WINDOW=2\n")
+    settings = load_settings({"OTM_LEVELS": "4"}, env_file=file)
+    assert (settings.otm_levels, settings.option_expiry_window) == (4, 2)
+
+
+@pytest.mark.parametrize("text", ["NIFTY,BANKNIFTY", "NIFTY, BANKNIFTY", '["NIFTY", "BANKNIFTY"]'])
+def test_underlyings_as_a_list(text: str) -> None:
+    assert load(FO_UNDERLYINGS=text).fo_underlyings == ("NIFTY", "BANKNIFTY")
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"TICKER_MODE": "everything"}, "TICKER_MODE"),
+        ({"PORT": "http"}, "PORT"),
+        ({"PORT": "65536"}, "PORT"),
+        ({"REDIS_URL": "http://localhost"}, "REDIS_URL"),
+        ({"KITE_WS_ROOT": "ws://broker.example"}, "KITE_WS_ROOT"),
+        ({"KITE_API_ROOT": "http://broker.example"}, "KITE_API_ROOT"),
+        ({"HOST": "0.0.0.0"}, "HOST"),
+        ({"OPTION_GREEKS_PROFILE": "magic"}, "OPTION_GREEKS_PROFILE"),
+        ({"KITE_ACCOUNTS": "a"}, "KITE_A_API_KEY"),
+        ({"KITE_ACCOUNTS": "a", "KITE_A_API_KEY": "k"}, "KITE_A_ACCESS_TOKEN"),
+        ({"KITE_API_KEY": "k"}, "KITE_ACCESS_TOKEN"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_setting(
+    environ: dict[str, str], named: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(environ, env_file=NOWHERE)
+    message = str(caught.value)
+    assert named in message
+    assert "\n" not in message
+
+
+def test_secrets_are_not_shown() -> None:
+    canary = "canary-5f1c"
+    settings = load(
+        KITE_API_KEY=canary, KITE_ACCESS_TOKEN=canary, REDIS_URL=f"redis://:{canary}@127.0.0.1/0"
+    )
+    assert canary not in repr(settings)
+    assert canary not in str(settings)
+    with pytest.raises(ConfigurationError) as caught:
+        load(REDIS_URL=f"tcp://:{canary}@127.0.0.1")
+    assert canary not in str(caught.value)
+
+
+def test_a_loopback_feed_is_mock_and_the_broker_is_not() -> None:
+    assert not load().is_mock
+    assert load(KITE_WS_ROOT="ws://127.0.0.1:8765").is_mock
+    assert load(KITE_WS_ROOT="ws://[::1]:8765").is_mock
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("localhost.example", False),
+    ],
+)
+def test_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

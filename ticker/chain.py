@@ -1,0 +1,91 @@
+"""An option chain put together from published payloads, for a person to look at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+Payload = Mapping[str, Any]
+
+STALE_S: Final = 5.0
+"""Age from which a value is shown as old."""
+
+
+@dataclass
+class Chain:
+    """The newest payload of each option of one underlying, and of the underlying itself."""
+
+    underlying: str
+    expiry: str | None = None
+    index: Payload | None = None
+    options: dict[tuple[str, float, str], Payload] = field(default_factory=dict)
+
+    def add(self, payload: Payload) -> None:
+        """Take one payload of either channel; what belongs to another underlying is ignored."""
+        if payload.get("symbol") != self.underlying:
+            return
+        if "last_price" in payload:
+            self.index = payload
+        elif payload.get("type") in {"CE", "PE"}:
+            key = (payload["expiry"], payload["strike"], payload["type"])
+            self.options[key] = payload
+
+    def shown_expiry(self) -> str | None:
+        """The chosen expiry, or the nearest of those seen."""
+        return self.expiry or min((expiry for expiry, _, _ in self.options), default=None)
+
+    def table(self, now: float) -> Table:
+        """Strike by strike: calls to the left, puts to the right. ``now``: UNIX seconds."""
+        expiry = self.shown_expiry()
+        rows = {key[1:]: value for key, value in self.options.items() if key[0] == expiry}
+        forward = next((row["forward"] for row in rows.values() if row.get("forward")), None)
+        table = Table(title=self._title(expiry, forward), title_justify="left", expand=False)
+        for name in ("OI", "delta", "IV %", "price", "age"):
+            table.add_column(name, justify="right", header_style="green")
+        table.add_column("strike", justify="center", style="bold")
+        for name in ("age", "price", "IV %", "delta", "OI"):
+            table.add_column(name, justify="right", header_style="red")
+        strikes = sorted({strike for strike, _ in rows})
+        money = min(strikes, key=lambda strike: abs(strike - (forward or strike)), default=None)
+        for strike in strikes:
+            call = _cells(rows.get((strike, "CE")), now)
+            put = _cells(rows.get((strike, "PE")), now)
+            style = "reverse" if strike == money and forward is not None else None
+            table.add_row(*call, f"{strike:g}", *reversed(put), style=style)
+        return table
+
+    def _title(self, expiry: str | None, forward: float | None) -> str:
+        spot = self.index["last_price"] if self.index is not None else None
+        parts = [
+            self.underlying,
+            f"spot {spot:,.2f}" if spot is not None else "spot -",
+            f"forward {forward:,.2f}" if forward is not None else "forward -",
+            f"expiry {expiry or '-'}",
+        ]
+        if any(row.get("is_mock") for row in self.options.values()):
+            parts.append("[bold yellow]SIMULATED[/]")
+        return "   ".join(parts)
+
+
+def _cells(payload: Payload | None, now: float) -> list[Text]:
+    if payload is None:
+        return [Text("-", style="dim")] * 5
+    age = max(0.0, now - payload["received_ts"])
+    style = "dim" if age > STALE_S else ""
+    return [
+        Text(_number(payload["oi"], ",d"), style),
+        Text(_number(payload["delta"], ".3f"), style),
+        Text(_number(_percent(payload["iv"]), ".2f"), style),
+        Text(_number(payload["price"], ",.2f"), style),
+        Text(f"{age:.1f}s", "red" if age > STALE_S else "dim"),
+    ]
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else fraction * 100
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

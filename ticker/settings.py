@@ -1,0 +1,210 @@
+"""Frozen settings; this module is the only reader of the environment.
+
+Every setting is an environment variable named like the field in upper case, or a line of a
+``.env`` file in the working directory. Accounts are named in ``KITE_ACCOUNTS`` (comma separated)
+and described by ``KITE_<ID>_API_KEY`` and ``KITE_<ID>_ACCESS_TOKEN``, or
+``KITE_<ID>_ACCESS_TOKEN_FILE`` naming a file that is watched for a new token. A single account
+may use ``KITE_API_KEY`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ticker.errors import ConfigurationError
+from ticker.instruments import TickMode
+
+BROKER_WS_ROOT: Final = "wss://ws.kite.trade"
+BROKER_API_ROOT: Final = "https://api.kite.trade"
+DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
+
+
+class AccountSettings(BaseModel):
+    """One broker account. Exactly one of ``access_token`` and ``access_token_file`` is set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    account_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
+    api_key: SecretStr
+    access_token: SecretStr | None = None
+    access_token_file: Path | None = None
+
+
+class Settings(BaseModel):
+    """The service's configuration; unset fields have the values that suit a local run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    app_name: str = "ticker-service"
+    environment: Literal["dev", "test", "staging", "production", "prod", "live"] = "dev"
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    accounts: tuple[AccountSettings, ...] = ()
+    kite_ws_root: str = BROKER_WS_ROOT
+    kite_api_root: str = BROKER_API_ROOT
+    max_ws_connections_per_account: int = Field(3, ge=1, le=3)
+    max_instruments_per_ws_connection: int = Field(3000, ge=1, le=3000)
+    kite_tokens_per_message: int = Field(500, ge=1, le=3000)
+    kite_silence_seconds: float = Field(5.0, gt=0)
+    kite_token_retry_seconds: float = Field(60.0, gt=0)
+
+    fo_underlyings: tuple[str, ...] = ("NIFTY", "BANKNIFTY", "FINNIFTY")
+    option_expiry_window: int = Field(3, ge=1)
+    otm_levels: int = Field(10, ge=1)
+    ticker_mode: TickMode = "full"
+
+    tick_validation_enabled: bool = True
+    tick_validation_strict: bool = False
+    tick_batch_enabled: bool = True
+    tick_batch_window_ms: float = Field(100.0, gt=0)
+    tick_batch_max_size: int = Field(1000, ge=1)
+
+    option_greeks_profile: Literal["parity", "nse", "futures"] = "parity"
+    option_greeks_interest_rate: float | None = Field(None, ge=0, le=1)
+    option_greeks_dividend_yield: float = Field(0.0, ge=0, le=1)
+    option_reprice_interval_seconds: float = Field(1.0, ge=0)
+    market_hours_file: Path | None = None
+    greeks_threads: int = Field(2, ge=1)
+
+    redis_url: str | None = Field(None, repr=False)  # it may carry a password
+    redis_timeout_seconds: float = Field(1.0, gt=0)
+    redis_circuit_failures: int = Field(10, ge=1)
+    redis_circuit_open_seconds: float = Field(60.0, gt=0)
+    redis_circuit_half_open_tries: int = Field(3, ge=1)
+    redis_probe_interval_seconds: float = Field(0.5, gt=0)
+    redis_last_values: bool = False
+    redis_stream_max_length: int = Field(0, ge=0)
+    publish_channel_prefix: str = Field("ticker:nifty", min_length=1)
+
+    @field_validator("fo_underlyings", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip().strip("\"'") for part in value.strip("[] ").split(",") if part)
+
+    @field_validator("kite_ws_root")
+    @classmethod
+    def _ws_scheme(cls, value: str) -> str:
+        return _checked_url(value, {"wss"}, "ws")
+
+    @field_validator("kite_api_root")
+    @classmethod
+    def _api_scheme(cls, value: str) -> str:
+        return _checked_url(value, {"https"}, "http")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def _no_public_bind(self) -> Self:
+        if not is_loopback(self.host):
+            raise ValueError(
+                "HOST: the API has no authentication yet, so it binds to a loopback address only"
+            )
+        return self
+
+    @property
+    def is_mock(self) -> bool:
+        """True if the feed is a simulator: the broker is never on a loopback address."""
+        return is_loopback(urlsplit(self.kite_ws_root).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, env_file: Path = Path(".env"), **overrides: object
+) -> Settings:
+    """Read settings from the environment and the ``.env`` file; ``overrides`` win.
+
+    Raises ConfigurationError with one line that names each setting that cannot be used. Values
+    never appear in it: they may be secrets.
+    """
+    values = {key.upper(): text for key, text in dotenv_values(env_file).items() if text}
+    values |= {key.upper(): text for key, text in (environ or os.environ).items()}
+    fields = {
+        name: values[name.upper()] for name in Settings.model_fields if name.upper() in values
+    }
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings.model_validate({**fields, "accounts": _account_settings(values), **given})
+    except ValidationError as error:
+        raise ConfigurationError(_one_line(error)) from None
+
+
+def _account_settings(values: Mapping[str, str]) -> tuple[AccountSettings, ...]:
+    names = [name.strip() for name in values.get("KITE_ACCOUNTS", "").split(",") if name.strip()]
+    if names:
+        return tuple(
+            _account(name, f"KITE_{name.upper()}", values) for name in dict.fromkeys(names)
+        )
+    if values.get("KITE_API_KEY"):
+        return (_account("primary", "KITE", values),)
+    return ()
+
+
+def _account(account_id: str, prefix: str, values: Mapping[str, str]) -> AccountSettings:
+    prefix = prefix.replace("-", "_")
+    api_key = values.get(f"{prefix}_API_KEY")
+    token = values.get(f"{prefix}_ACCESS_TOKEN")
+    token_file = values.get(f"{prefix}_ACCESS_TOKEN_FILE")
+    if not api_key:
+        raise ConfigurationError(f"account {account_id!r}: {prefix}_API_KEY is not set")
+    if not token and not token_file:
+        raise ConfigurationError(
+            f"account {account_id!r}: neither {prefix}_ACCESS_TOKEN nor "
+            f"{prefix}_ACCESS_TOKEN_FILE is set"
+        )
+    return AccountSettings(
+        account_id=account_id,
+        api_key=SecretStr(api_key),
+        access_token=SecretStr(token) if token else None,
+        access_token_file=Path(token_file) if token_file else None,
+    )
+
+
+def _checked_url(value: str, anywhere: set[str], on_loopback: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme in anywhere or (
+        parts.scheme == on_loopback and is_loopback(parts.hostname or "")
+    ):
+        return value.rstrip("/")
+    raise ValueError(
+        f"must start with {'/'.join(sorted(anywhere))}:// ({on_loopback}:// for loopback only)"
+    )
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = []
+    for detail in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in detail["loc"]).upper()
+        message = detail["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}: {message}" if name else message)
+    return "; ".join(problems)
