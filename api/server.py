@@ -1,5 +1,6 @@
 """Hypercorn as one task of our nursery, with its two known hangs closed."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -58,27 +59,26 @@ async def serve_api(
     cancelled server drops the requests in flight. Raises ConfigurationError if the address is
     taken.
     """
+    listener = _listen(host, port)
     config = Config()
-    config.bind = [f"{host}:{port}"]
+    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns, and closes, the descriptor
     config.graceful_timeout = GRACE_S
     config.keep_alive_timeout = 30.0
     config.h11_max_incomplete_size = 16 * 1024
     config.errorlog = None
     config.accesslog = None
     # Hypercorn looks its connection class up in this module and takes no other by argument.
-    hypercorn_run.TCPServer = BoundedTCPServer  # type: ignore[misc]
+    hypercorn_run.TCPServer = BoundedTCPServer  # type: ignore[attr-defined]
+    async with trio.open_nursery() as nursery:
+        binds: list[str] = await nursery.start(
+            partial(serve, app, config, shutdown_trigger=wait_shutdown)
+        )
+        task_status.started(binds[0])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        async with trio.open_nursery() as nursery:
-            binds: list[str] = await nursery.start(
-                partial(serve, app, config, shutdown_trigger=wait_shutdown)
-            )
-            task_status.started(binds[0])
-    except* OSError as group:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {_reason(group)}") from None
-
-
-def _reason(group: BaseExceptionGroup[OSError]) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return getattr(error, "strerror", None) or type(error).__name__
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from None
