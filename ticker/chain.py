@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 Payload = Mapping[str, Any]
+
+_COLUMNS: Final = ("OI", "delta", "IV %", "price", "age")
 
 STALE_S: Final = 5.0
 """Age from which a value is shown as old."""
@@ -41,12 +44,18 @@ class Chain:
         expiry = self.shown_expiry()
         rows = {key[1:]: value for key, value in self.options.items() if key[0] == expiry}
         forward = next((row["forward"] for row in rows.values() if row.get("forward")), None)
-        table = Table(title=self._title(expiry, forward), title_justify="left", expand=False)
-        for name in ("OI", "delta", "IV %", "price", "age"):
-            table.add_column(name, justify="right", header_style="green")
-        table.add_column("strike", justify="center", style="bold")
-        for name in ("age", "price", "IV %", "delta", "OI"):
-            table.add_column(name, justify="right", header_style="red")
+        table = Table(
+            title=self._title(expiry, forward),
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),  # eighty columns are enough
+        )
+        for name in _COLUMNS:
+            table.add_column(name, justify="right", header_style="green", no_wrap=True)
+        table.add_column("strike", justify="right", style="bold", no_wrap=True)
+        for name in reversed(_COLUMNS):
+            table.add_column(name, justify="right", header_style="red", no_wrap=True)
         strikes = sorted({strike for strike, _ in rows})
         money = min(strikes, key=lambda strike: abs(strike - (forward or strike)), default=None)
         for strike in strikes:
@@ -75,7 +84,7 @@ def _cells(payload: Payload | None, now: float) -> list[Text]:
     age = max(0.0, now - payload["received_ts"])
     style = "dim" if age > STALE_S else ""
     return [
-        Text(_number(payload["oi"], ",d"), style),
+        Text(_compact(payload["oi"]), style),
         Text(_number(payload["delta"], ".3f"), style),
         Text(_number(_percent(payload["iv"]), ".2f"), style),
         Text(_number(payload["price"], ",.2f"), style),
@@ -85,6 +94,15 @@ def _cells(payload: Payload | None, now: float) -> list[Text]:
 
 def _percent(fraction: float | None) -> float | None:
     return None if fraction is None else fraction * 100
+
+
+def _compact(count: int | None) -> str:
+    if count is None:
+        return "-"
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -11,6 +11,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _TICK_LATENCY: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 _SHORT_LATENCY: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+_AGES: Final = (
+    *(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.0125, 0.015),
+    *(0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
 _SIZES: Final = (1, 10, 50, 100, 500, 1000, 5000)
 _FEED: Final = ("account_id", "shard")
 
@@ -144,7 +148,7 @@ class Metrics:
         self.publish_age = Histogram(
             "tick_publish_age_seconds",
             "Frame received to PUBLISH acknowledged, oldest tick of the batch",
-            buckets=_TICK_LATENCY,
+            buckets=_AGES,
             registry=registry,
         )
         self.redis_published = Counter(
@@ -192,6 +196,18 @@ class Metrics:
             "feed_reconnects_total",
             "Connections that ended and were opened again, by reason",
             ("account_id", "reason"),
+            registry=registry,
+        )
+        self.last_data = Gauge(
+            "feed_last_data_timestamp_seconds",
+            "When the last frame of ticks arrived, UNIX seconds",
+            _FEED,
+            registry=registry,
+        )
+        self.last_heartbeat = Gauge(
+            "feed_last_heartbeat_timestamp_seconds",
+            "When the last heartbeat arrived, UNIX seconds",
+            _FEED,
             registry=registry,
         )
         self.task_failures = Counter(

@@ -63,7 +63,7 @@ def _messages(url: str, prefix: str) -> Iterator[bytes | None]:
         url, socket_connect_timeout=2, health_check_interval=5, retry=Retry(NoBackoff(), 0)
     )
     try:
-        with client, client.pubsub(ignore_subscribe_messages=True) as subscriber:
+        with client, client.pubsub(ignore_subscribe_messages=True) as subscriber:  # type: ignore[no-untyped-call]
             subscriber.subscribe(*(f"{prefix}:{name}" for name in ("options", "underlying")))
             subscriber.subscribe(f"{prefix}:events")
             while True:
