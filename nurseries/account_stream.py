@@ -1,0 +1,314 @@
+"""One account's market-data sockets, kept on plan: connected, subscribed, listened to.
+
+::
+
+    stream_account
+    ├── watch_token_file            a new access token becomes the credentials
+    └── supervise(stream_shard)     one for each socket
+        ├── read_feed               socket → frames; silence is a failure
+        └── reconcile               plan → socket, by difference
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from nurseries.latest import Latest
+from nurseries.supervise import RestartPolicy, supervise
+from ticker.credentials import Account, Credentials
+from ticker.errors import FeedError, FeedSilentError, FeedThrottledError, TokenRejectedError
+from ticker.feed_record import FeedRecord
+from ticker.instruments import TickMode
+from ticker.kite.difference import subscription_difference
+from ticker.kite.socket import FeedSocket, OpenStream, open_feed
+from ticker.kite.text import ServerText, parse_text
+from ticker.messages import ConnectionId, FeedState, FeedStatus, Frame, Gap
+from ticker.metrics import Metrics
+from ticker.planning import Plan
+
+OnText = Callable[[ConnectionId, ServerText], None]
+
+HEARTBEAT_SIZE_MAX: Final = 1
+"""A binary message too short for a packet count is a sign of life, whatever its value."""
+
+
+def ignore_text(connection: ConnectionId, text: ServerText) -> None:
+    """Do nothing about a text message; what is odd about it has been counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPolicy:
+    """How an account's sockets behave; the defaults suit the broker.
+
+    ``silence_s``: nothing at all for so long means a dead socket; heartbeats come each second.
+    ``connect_spacing_s``: the least time between two handshakes of the account.
+    ``token_retry_s``: how long a refused token rests before it is tried again if no new one
+    comes, because during nightly maintenance the broker refuses good tokens too; up to half is
+    added at random.
+    """
+
+    sockets: int = 3
+    tokens_per_message: int = 500
+    silence_s: float = 5.0
+    connect_timeout_s: float = 10.0
+    connect_spacing_s: float = 0.25
+    token_poll_s: float = 1.0
+    token_retry_s: float = 60.0
+    restart: RestartPolicy = field(
+        default_factory=lambda: RestartPolicy(
+            expected=(FeedError,), delay_floors_s={FeedThrottledError: 30.0}
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """What the tasks of one shard share: where it stands, what steers it, and its ways out."""
+
+    record: FeedRecord
+    plans: Latest[Plan]
+    credentials: Latest[Credentials]
+    turnstile: "Turnstile"
+    connect: Callable[[Credentials], AbstractAsyncContextManager[FeedSocket]]
+    frames: trio.MemorySendChannel[Frame]
+    gaps: trio.MemorySendChannel[Gap]
+    on_text: OnText
+    wall_clock: Callable[[], float]
+    policy: StreamPolicy
+
+    def wanted(self) -> Mapping[int, TickMode]:
+        """What this shard's socket should carry now."""
+        return self.plans.value.shard(self.record.connection)
+
+    def note_failure(self, error: Exception, delay_s: float) -> None:
+        """What the supervisor calls before it waits and restarts the shard."""
+        self.fail(error, "backing_off", delay_s)
+
+    def fail(self, error: Exception, state: FeedState, delay_s: float) -> None:
+        gap = self.record.note_failure(error, state, delay_s)
+        if gap is not None:
+            # A full channel must not hold the reconnect up: this event is then left out, and
+            # the one that ends the gap, which is never left out, tells the whole of it.
+            with suppress(trio.WouldBlock):
+                self.gaps.send_nowait(gap)
+
+
+class Turnstile:
+    """Lets one connection attempt through at a time, with a pause between any two."""
+
+    def __init__(self, spacing_s: float) -> None:
+        self._spacing_s = spacing_s
+        self._next_at = 0.0
+
+    async def wait_turn(self) -> None:
+        """Return when this caller may connect; first come, first served."""
+        turn_at = max(trio.current_time(), self._next_at)
+        self._next_at = turn_at + self._spacing_s
+        await trio.sleep_until(turn_at)
+
+
+async def stream_account(
+    account: Account,
+    plans: Latest[Plan],
+    frames: trio.MemorySendChannel[Frame],
+    gaps: trio.MemorySendChannel[Gap],
+    *,
+    policy: StreamPolicy,
+    metrics: Metrics,
+    report: Callable[[FeedStatus], None],
+    wall_clock: Callable[[], float],
+    ws_root: str,
+    on_text: OnText = ignore_text,
+    ssl_context: ssl.SSLContext | None = None,
+    open_stream: OpenStream = trio.open_tcp_stream,
+) -> None:
+    """Keep the account's sockets on plan until cancelled.
+
+    ``frames`` receives every binary message but heartbeats, ``gaps`` every hole; both stay open.
+    ``report`` and ``on_text`` are called in place and must not block. Feed errors are retried for
+    ever and touch no other account; whatever else is raised, also by the callbacks, propagates.
+    """
+    if ssl_context is None and ws_root.startswith("wss:"):
+        ssl_context = ssl.create_default_context()  # 30 ms: once for all sockets
+    connect = partial(
+        open_feed,
+        ws_root,
+        connect_timeout_s=policy.connect_timeout_s,
+        ssl_context=ssl_context,
+        open_stream=open_stream,
+    )
+    records = [
+        FeedRecord(
+            connection,
+            count_target=partial(_count_target, plans, connection),
+            report=report,
+            metrics=metrics,
+            wall_clock=wall_clock,
+        )
+        for connection in (
+            ConnectionId(account.account_id, number) for number in range(policy.sockets)
+        )
+    ]
+    # Read when the metrics are: always the truth, whatever happened in between.
+    metrics.subscribed_tokens.labels(account.account_id).set_function(
+        lambda: sum(record.subscribed for record in records)
+    )
+    metrics.target_tokens.labels(account.account_id).set_function(
+        lambda: sum(record.target for record in records)
+    )
+    credentials = Latest(account.credentials)
+    turnstile = Turnstile(policy.connect_spacing_s)
+    if account.token_file is not None:
+        await load_token(account.token_file, credentials)
+    async with trio.open_nursery() as nursery:
+        if account.token_file is not None:
+            nursery.start_soon(
+                watch_token_file, account.token_file, credentials, policy.token_poll_s
+            )
+        for record in records:
+            shard = Shard(
+                record=record,
+                plans=plans,
+                credentials=credentials,
+                turnstile=turnstile,
+                connect=connect,
+                frames=frames,
+                gaps=gaps,
+                on_text=on_text,
+                wall_clock=wall_clock,
+                policy=policy,
+            )
+            task = partial(
+                supervise, policy.restart, stream_shard, shard, on_failure=shard.note_failure
+            )
+            nursery.start_soon(task, name=f"shard {record.connection}")
+
+
+async def watch_token_file(path: Path, credentials: Latest[Credentials], poll_s: float) -> None:
+    """Make what the file holds the access token, whenever that changes; until cancelled."""
+    while True:
+        await trio.sleep(poll_s)
+        await load_token(path, credentials)
+
+
+async def load_token(path: Path, credentials: Latest[Credentials]) -> None:
+    """Make what the file holds the access token, if it is another than the present one.
+
+    A file that is missing, empty or unreadable changes nothing: it may be about to be replaced.
+    """
+    log = structlog.get_logger().bind(token_file=path.name)
+    try:
+        token = (await trio.Path(path).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        log.debug("token_file_unreadable", error=type(error).__name__)
+        return
+    if token and token != credentials.value.access_token:
+        credentials.set(replace(credentials.value, access_token=token))
+        log.info("access_token_changed")
+
+
+async def stream_shard(shard: Shard) -> None:
+    """Hold one socket on plan while the plan wants it and the token is good; wait otherwise.
+
+    Runs until cancelled. Raises FeedError, bare or in a group, when the connection fails.
+    """
+    record = shard.record
+    while True:
+        await _wait_wanted(shard)
+        await shard.turnstile.wait_turn()
+        credentials = shard.credentials.value
+        record.enter("connecting")
+        try:
+            async with shard.connect(credentials) as socket, trio.open_nursery() as nursery:
+                nursery.start_soon(read_feed, shard, socket)
+                await reconcile(shard, socket)
+                nursery.cancel_scope.cancel()
+        except TokenRejectedError as error:
+            delay_s = shard.policy.token_retry_s * (1 + shard.policy.restart.jitter() / 2)
+            shard.fail(error, "waiting_for_token", delay_s)
+            await _wait_replaced(shard.credentials, credentials, delay_s)
+
+
+async def _wait_wanted(shard: Shard) -> None:
+    """Return once the plan wants this shard and there is an access token to open it with."""
+    record = shard.record
+    if not shard.wanted():
+        record.enter("idle")
+        await _send_gap(shard, record.end_gap(shard.wall_clock()))
+        await shard.plans.wait_until(lambda plan: bool(plan.shard(record.connection)))
+    if not shard.credentials.value.access_token:
+        record.enter("waiting_for_token")
+        await shard.credentials.wait_until(lambda newest: bool(newest.access_token))
+
+
+async def _wait_replaced(
+    newest: Latest[Credentials], rejected: Credentials, delay_max_s: float
+) -> None:
+    with trio.move_on_after(delay_max_s):
+        await newest.wait_until(lambda credentials: credentials != rejected)
+
+
+async def read_feed(shard: Shard, socket: FeedSocket) -> None:
+    """Pass on what arrives until the socket fails; raise FeedSilentError when nothing does."""
+    connection, silence_s = shard.record.connection, shard.policy.silence_s
+    while True:
+        try:
+            # Around this await only: while the frames' reader is behind, we do not listen, and
+            # what we do not hear is no silence of the broker's.
+            with trio.fail_after(silence_s):
+                message = await socket.receive()
+        except trio.TooSlowError:
+            raise FeedSilentError(f"nothing arrived for {silence_s:g} s") from None
+        if isinstance(message, str):
+            text = parse_text(message)
+            shard.record.note_text(text)
+            shard.on_text(connection, text)
+            continue
+        received_at = shard.wall_clock()
+        is_heartbeat = len(message) <= HEARTBEAT_SIZE_MAX
+        await _send_gap(shard, shard.record.note_message(received_at, is_heartbeat=is_heartbeat))
+        if is_heartbeat:
+            continue
+        frame = Frame(message, received_at, connection)
+        try:
+            shard.frames.send_nowait(frame)
+        except trio.WouldBlock:
+            # Backpressure: unread bytes fill the TCP window, and the broker sends less. No frame
+            # is dropped here, and nothing piles up here.
+            await shard.frames.send(frame)
+
+
+async def reconcile(shard: Shard, socket: FeedSocket) -> None:
+    """Keep what the socket carries equal to the plan; return when the plan wants nothing of it.
+
+    A new socket carries nothing, so a reconnect restores everything, modes included.
+    """
+    current: Mapping[int, TickMode] = {}
+    version = 0
+    while True:
+        version = await shard.plans.wait_newer(version)
+        wanted = shard.wanted()
+        if not wanted:
+            return
+        for message in subscription_difference(
+            current, wanted, tokens_per_message=shard.policy.tokens_per_message
+        ):
+            await socket.send(message)
+        current = wanted
+        shard.record.note_subscribed(len(current))
+
+
+async def _send_gap(shard: Shard, gap: Gap | None) -> None:
+    if gap is not None:
+        await shard.gaps.send(gap)  # when full, the feed waits: a gap is not to be lost
+
+
+def _count_target(plans: Latest[Plan], connection: ConnectionId) -> int:
+    return len(plans.value.shard(connection))
