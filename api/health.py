@@ -50,7 +50,7 @@ def readiness(status: ServiceStatus) -> dict[str, Any]:
     """What ``/readyz`` says."""
     accounts = {name: status.account_is_live(name) for name in status.account_ids}
     instruments = status.catalogue.loaded_at is not None
-    redis = status.publisher.circuit == "closed"
+    redis = status.publisher.connected and status.publisher.circuit == "closed"
     return {
         "ready": instruments and redis and any(accounts.values()) and not status.draining,
         "draining": status.draining,
@@ -87,7 +87,8 @@ def health_summary(status: ServiceStatus) -> dict[str, Any]:
     """What ``/health`` says."""
     accounts = [account_summary(status, name) for name in status.account_ids]
     publisher, catalogue = status.publisher, status.catalogue
-    running = readiness(status)["ready"] and all(account["live"] for account in accounts)
+    ready = readiness(status)
+    running = ready["ready"] and all(account["live"] for account in accounts)
     return {
         "status": "ok" if running else "degraded",
         "environment": status.environment,
@@ -99,7 +100,7 @@ def health_summary(status: ServiceStatus) -> dict[str, Any]:
         },
         "dependencies": {
             "redis": {
-                "status": "ok" if publisher.circuit == "closed" else "unavailable",
+                "status": "ok" if ready["redis"] else "unavailable",
                 "circuit": publisher.circuit,
                 "pending": publisher.pending,
                 "last_published_at": _iso(publisher.last_acknowledged_at),

@@ -37,6 +37,7 @@ def report_feed(status: ServiceStatus, account_id: str, state: FeedState, target
 
 def make_ready(status: ServiceStatus) -> None:
     status.report_catalogue(CatalogueStatus(1000, 20, STARTED_AT + 1))
+    status.report_publisher(PublisherStatus(connected=True))
     status.report_engine(EngineStatus(50, 40, 3, {"a": STARTED_AT + 2}))
     report_feed(status, "a", "live")
     report_feed(status, "b", "live")
@@ -93,9 +94,13 @@ async def test_readiness_needs_instruments_redis_and_one_live_account() -> None:
         assert (await client.get("/readyz/accounts/a")).status_code == 200
         assert (await client.get("/readyz/accounts/b")).status_code == 503
 
-        status.report_publisher(PublisherStatus(circuit="open"))
-        assert (await client.get("/readyz")).status_code == 503
-        status.report_publisher(PublisherStatus())
+        for away in (
+            PublisherStatus(connected=False),
+            PublisherStatus(connected=True, circuit="open"),
+        ):
+            status.report_publisher(away)
+            assert (await client.get("/readyz")).status_code == 503
+        status.report_publisher(PublisherStatus(connected=True))
         status.draining = True
         assert (await client.get("/readyz")).status_code == 503
 

@@ -1,0 +1,274 @@
+"""The newest values of every instrument: one table, indexed by a dense slot.
+
+An instrument gets the next slot when its first tick arrives and keeps it for the life of the
+board. ``words`` holds the integers of the wire, ``rows`` everything derived from them, ``texts``
+the part of its payload that never changes.
+
+One writer, the engine, in a worker thread and under ``lock``; readers anywhere call
+``Board.read``, which takes the lock for the time of one copy, so that a row is never seen half
+written. The writer holds it for one batch at most, a few milliseconds: from async code, read in a
+worker thread. Kernels get the arrays themselves: none of the state is in Python objects.
+"""
+
+import threading
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from ticker.instruments import Instrument
+from ticker.ticks import WORDS, Int32Array, PacketKind, Row, UInt8Array, UInt32Array
+
+NO_SLOT: Final = -1
+
+
+class InstrumentClass(IntEnum):
+    """What a slot holds, as far as validation and payloads care."""
+
+    INDEX = 0
+    OPTION = 1
+    FUTURE = 2
+    CASH = 3
+
+
+class Known(IntEnum):
+    """Bits of ``rows["known"]``: which words of a slot some packet has ever carried."""
+
+    PRICE = 1
+    DAY = 2
+    """Open, high, low and previous close."""
+    FLOW = 4
+    """Volume, average price, pending quantities, last quantity."""
+    INTEREST = 8
+    """Open interest and its day range."""
+
+
+ROW: Final = np.dtype(
+    [
+        ("strike", "f8"),
+        ("half_tick", "f8"),
+        ("expires_at", "f8"),  # UNIX seconds; infinity for what does not expire
+        ("divisor", "f8"),  # wire integers to rupees
+        ("received_at", "f8"),  # UNIX seconds; NaN before the first tick
+        ("quote", "f8"),  # middle of a sane book, else the last price; NaN if neither
+        ("half_spread", "f8"),  # how far the quote may be off, rupees
+        ("greeks", "f8", (9,)),  # in the order of GreekRow; NaN where unpriced
+        ("priced_from", "f8"),  # the forward, or spot, behind those Greeks; NaN if none
+        ("token", "u4"),
+        ("group", "i4"),  # of an option: its underlying and expiry, see Chains; else -1
+        ("underlying", "i4"),  # index into Chains.underlyings
+        ("text_start", "i4"),
+        ("text_end", "i4"),
+        ("source", "i2"),  # connection of the newest tick
+        ("decimals", "u1"),
+        ("instrument_class", "u1"),
+        ("is_call", "u1"),
+        ("may_be_negative", "u1"),
+        ("known", "u1"),  # Known bits
+        ("kind", "u1"),  # PacketKind of the newest tick
+        ("status", "u1"),  # of the Greeks
+    ],
+    align=True,
+)
+"""One instrument, a few cache lines long: a tick touches one row, not a column per field."""
+
+RowArray = npt.NDArray[Any]
+"""Structured array of dtype ``ROW``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoardRows:
+    """A consistent copy of some slots. ``rows``: ``ROW`` (k,); ``words``: int32 (k, 46)."""
+
+    rows: RowArray
+    words: Int32Array
+
+
+class Board:
+    """Storage and lookup. ``rows``, ``words`` and ``texts`` are replaced when they grow."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self.lock = threading.Lock()
+        self.rows: RowArray = np.zeros(capacity, ROW)
+        self.words: Int32Array = np.zeros((capacity, WORDS), np.int32)
+        self.texts: UInt8Array = np.zeros(capacity * 256, np.uint8)
+        self.instruments: list[Instrument] = []
+        self._texts_end = 0
+        self._tokens: UInt32Array = np.empty(0, np.uint32)
+        self._slots: Int32Array = np.empty(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.instruments)
+
+    def find(self, tokens: UInt32Array) -> Int32Array:
+        """Slots of these tokens, ``NO_SLOT`` where unknown; int32 (k,)."""
+        if not len(self._tokens):
+            return np.full(len(tokens), NO_SLOT, np.int32)
+        at = np.searchsorted(self._tokens, tokens)
+        np.minimum(at, len(self._tokens) - 1, out=at)
+        return np.where(self._tokens[at] == tokens, self._slots[at], np.int32(NO_SLOT))
+
+    def read(self, slots: Int32Array) -> BoardRows:
+        """Copy rows as they stood between two batches; waits for the batch in hand."""
+        with self.lock:
+            return BoardRows(self.rows[slots], self.words[slots])
+
+    def add(
+        self, instrument: Instrument, *, divisor: int, decimals: int, expires_at: float, text: bytes
+    ) -> int:
+        """Give an instrument its slot; to be found, ``index`` must be called after the last.
+
+        ``text``: the constant head of its payload. A token that is on the board already moves to
+        the new slot: exchanges use the tokens of expired contracts again.
+        """
+        slot = len(self.instruments)
+        if slot == len(self.rows):
+            self.rows = _grown(self.rows, slot + 1)
+            self.words = _grown(self.words, slot + 1)
+        self.texts = _grown(self.texts, self._texts_end + len(text) + 64)
+        self.texts[self._texts_end : self._texts_end + len(text)] = np.frombuffer(text, np.uint8)
+        row = self.rows[slot]
+        row["token"] = instrument.instrument_token
+        row["strike"] = instrument.strike
+        row["half_tick"] = instrument.tick_size / 2
+        row["expires_at"] = expires_at
+        row["divisor"] = divisor
+        row["decimals"] = decimals
+        row["instrument_class"] = _class_of(instrument)
+        row["is_call"] = instrument.instrument_type == "CE"
+        row["may_be_negative"] = instrument.is_future and instrument.exchange in ("MCX", "NCO")
+        row["group"] = row["underlying"] = row["source"] = -1
+        for name in ("received_at", "quote", "half_spread", "greeks", "priced_from"):
+            row[name] = np.nan
+        row["text_start"] = self._texts_end
+        self._texts_end += len(text)
+        row["text_end"] = self._texts_end
+        self.instruments.append(instrument)
+        return slot
+
+    def index(self) -> None:
+        """Make the added instruments findable; of two with one token, the later."""
+        tokens = self.rows["token"][: len(self)]
+        order = np.argsort(tokens, kind="stable")
+        ordered = tokens[order]
+        is_last = np.append(ordered[1:] != ordered[:-1], True)
+        self._tokens = ordered[is_last]
+        self._slots = order[is_last].astype(np.int32)
+
+
+def _class_of(instrument: Instrument) -> InstrumentClass:
+    if instrument.is_index:
+        return InstrumentClass.INDEX
+    if instrument.is_option:
+        return InstrumentClass.OPTION
+    return InstrumentClass.FUTURE if instrument.is_future else InstrumentClass.CASH
+
+
+def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """The array, or a copy of at least twice its length, so that ``size`` elements fit."""
+    if size <= len(array):
+        return array
+    bigger = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    bigger[: len(array)] = array
+    return bigger
+
+
+_FULL: Final = int(PacketKind.FULL)
+_QUOTE: Final = int(PacketKind.QUOTE)
+_INDEX_QUOTE: Final = int(PacketKind.INDEX_QUOTE)
+_INDEX_FULL: Final = int(PacketKind.INDEX_FULL)
+_LAST_PRICE: Final = int(Row.LAST_PRICE)
+_OPEN: Final = int(Row.OPEN)
+_CLOSE: Final = int(Row.CLOSE)
+_EXCHANGE_TIMESTAMP: Final = int(Row.EXCHANGE_TIMESTAMP)
+_BIDS: Final = int(Row.BIDS)
+_ASKS: Final = int(Row.ASKS)
+_PRICE_WORDS: Final = int(Row.LAST_PRICE) + 1
+_QUOTE_WORDS: Final = int(Row.CLOSE) + 1
+_KNOWN_PRICE: Final = int(Known.PRICE)
+_KNOWN_QUOTE: Final = int(Known.PRICE | Known.DAY | Known.FLOW)
+_KNOWN_FULL: Final = int(Known.PRICE | Known.DAY | Known.FLOW | Known.INTEREST)
+_KNOWN_INDEX: Final = int(Known.PRICE | Known.DAY)
+_BLOCK: Final = 16  # ticks transposed together: one cache line of each word's column
+
+_WIDE_SPREAD: Final = 0.1
+"""Half a spread above this fraction of the middle (and above 5 ticks) is no quotation."""
+_LAST_PRICE_DOUBT: Final = 0.02
+"""A last price, without a book, may be off by this fraction and two ticks."""
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def apply_ticks(
+    words: Int32Array,
+    kinds: UInt8Array,
+    slots: Int32Array,
+    sources: npt.NDArray[np.int16],
+    received_at: npt.NDArray[np.float64],
+    rows: RowArray,
+    board_words: Int32Array,
+    merged: Int32Array,
+    known: UInt8Array,
+) -> None:
+    """Write ticks to the board in arrival order.
+
+    ``words`` int32 (46, n) and ``merged`` int32 (n, 46), which receives each tick completed with
+    what the board last knew of the words its packet did not carry; ``known`` uint8 (n,) receives
+    the ``Known`` bits at that moment. Times and depth are not carried over in the board's sense:
+    use them only if the packet's kind carries them.
+    """
+    n = len(kinds)
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        for word in range(WORDS):
+            for i in range(start, stop):
+                merged[i, word] = words[word, i]
+        for i in range(start, stop):
+            slot = slots[i]
+            kind = kinds[i]
+            row = rows[slot]
+            tick = merged[i]
+            newest = board_words[slot]
+            if kind == _FULL:
+                first, last, bits = WORDS, WORDS, _KNOWN_FULL
+            elif kind == _QUOTE:
+                first, last, bits = _QUOTE_WORDS, WORDS, _KNOWN_QUOTE
+            elif kind in (_INDEX_QUOTE, _INDEX_FULL):
+                first, last, bits = _PRICE_WORDS, _OPEN, _KNOWN_INDEX
+                for word in range(_CLOSE + 1, WORDS):
+                    if kind == _INDEX_QUOTE or word != _EXCHANGE_TIMESTAMP:
+                        tick[word] = newest[word]
+            else:
+                first, last, bits = _PRICE_WORDS, WORDS, _KNOWN_PRICE
+            for word in range(first, last):
+                tick[word] = newest[word]
+            for word in range(WORDS):
+                newest[word] = tick[word]
+            bits |= row["known"]
+            row["known"] = bits
+            known[i] = bits
+            row["kind"] = kind
+            row["source"] = sources[i]
+            row["received_at"] = received_at[i]
+            _requote(row, tick, kind)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _requote(row: Any, tick: Int32Array, kind: int) -> None:
+    """Set the quote: the middle of the book if this packet has a sane one, else the last price."""
+    divisor = row["divisor"]
+    tick_size = 2 * row["half_tick"]
+    last = tick[_LAST_PRICE] / divisor
+    row["quote"] = last if last > 0 else np.nan
+    row["half_spread"] = 2 * tick_size + _LAST_PRICE_DOUBT * abs(last)
+    if kind != _FULL or tick[_BIDS] == 0 or tick[_ASKS] == 0:
+        return
+    bid = tick[_BIDS + 1] / divisor
+    ask = tick[_ASKS + 1] / divisor
+    middle = (bid + ask) / 2
+    half = (ask - bid) / 2
+    if bid > 0 and half >= 0 and half <= max(5 * tick_size, _WIDE_SPREAD * middle):
+        row["quote"] = middle
+        row["half_spread"] = half

@@ -1,0 +1,177 @@
+"""Frames in, accepted columns out: who each tick is for, and whether it can be true."""
+
+import datetime as dt
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ticker.board import Board
+from ticker.errors import ConfigurationError
+from ticker.greeks.chains import Chains
+from ticker.instruments import Instrument, InstrumentRegistry
+from ticker.kite.wire import DECIMALS, DIVISORS
+from ticker.messages import ConnectionId, Frame
+from ticker.snapshots import constant_text
+from ticker.ticks import FloatArray, Int32Array, TickBatch
+from ticker.validation import Verdict, validate
+
+DropReason = Literal["invalid", "unknown_instrument"]
+ExpiryAt = Callable[[str, dt.date], dt.datetime]
+"""Exchange and date to the moment at which contracts of that date expire."""
+
+_STRANGE: Final = int(Verdict.STRANGE)
+_INVALID: Final = int(Verdict.INVALID)
+_NONE_DROPPED: Final[Mapping[tuple[ConnectionId, DropReason], int]] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accepted:
+    """Ticks to publish, in order of arrival, and the count of all that were decoded.
+
+    ``slots``: int32 (n,), on the board. ``sources``: int16 (n,), indices into ``connections``.
+    ``received_at``: float64 (n,), UNIX seconds. ``dropped``: by connection and reason;
+    ``violations``: ticks that broke a rule, by validation type.
+    """
+
+    ticks: TickBatch
+    slots: Int32Array
+    sources: npt.NDArray[np.int16]
+    received_at: FloatArray
+    connections: tuple[ConnectionId, ...]
+    decoded: Mapping[ConnectionId, int]
+    dropped: Mapping[tuple[ConnectionId, DropReason], int]
+    violations: Mapping[str, int]
+
+
+class Intake:
+    """Knows which slot a token has, and gives new instruments one.
+
+    ``registry`` returns the instruments of now. A token whose instrument has changed there since
+    it was last seen gets a new slot, because exchanges use the tokens of expired contracts again.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        chains: Chains,
+        registry: Callable[[], InstrumentRegistry],
+        expiry_at: ExpiryAt,
+        *,
+        validates: bool,
+        is_strict: bool,
+    ) -> None:
+        self._board = board
+        self._chains = chains
+        self._load_registry = registry
+        self._registry = registry()
+        self._expiry_at = expiry_at
+        self._validates = validates
+        self._is_strict = is_strict
+        self._numbers: dict[ConnectionId, int] = {}
+        self._connections: tuple[ConnectionId, ...] = ()
+
+    def accept(self, ticks: TickBatch, frames: Sequence[Frame]) -> Accepted:
+        """Sort out what ``frames`` were decoded to; every tick is accepted or counted."""
+        # a read-only array is another type: it would have the kernels compiled again in mid-stream
+        ticks = TickBatch(ticks.words, ticks.kind.copy(), ticks.frame)
+        by_frame = np.array([self._number(frame.connection) for frame in frames], np.int16)
+        sources = by_frame[ticks.frame]
+        received_at = np.array([frame.received_at for frame in frames])[ticks.frame]
+        decoded = self._by_connection(sources)
+        slots = self._find(ticks)
+        is_dropped = slots < 0
+        reasons: dict[DropReason, npt.NDArray[np.bool_]] = {"unknown_instrument": is_dropped}
+        violations: Mapping[str, int] = {}
+        if self._validates:
+            verdicts = validate(ticks, slots, self._board.rows)
+            if verdicts.any():
+                is_invalid = verdicts >= (_STRANGE if self._is_strict else _INVALID)
+                violations = _violations(verdicts)
+                reasons = {"invalid": is_invalid, "unknown_instrument": is_dropped & ~is_invalid}
+                is_dropped = is_dropped | is_invalid
+        dropped = _NONE_DROPPED
+        if is_dropped.any():
+            dropped = {
+                (connection, reason): count
+                for reason, chosen in reasons.items()
+                for connection, count in self._by_connection(sources[chosen]).items()
+            }
+            kept = np.flatnonzero(~is_dropped)
+            words = np.ascontiguousarray(ticks.words[:, kept])
+            ticks = TickBatch(words, ticks.kind[kept], ticks.frame[kept])
+            slots, sources, received_at = slots[kept], sources[kept], received_at[kept]
+        return Accepted(
+            ticks, slots, sources, received_at, self._connections, decoded, dropped, violations
+        )
+
+    def _number(self, connection: ConnectionId) -> int:
+        number = self._numbers.get(connection)
+        if number is None:
+            number = self._numbers[connection] = len(self._connections)
+            self._connections = (*self._connections, connection)
+        return number
+
+    def _by_connection(self, sources: npt.NDArray[np.int16]) -> Mapping[ConnectionId, int]:
+        counts = np.bincount(sources).tolist()
+        return {self._connections[i]: count for i, count in enumerate(counts) if count}
+
+    def _find(self, ticks: TickBatch) -> Int32Array:
+        registry = self._load_registry()
+        if registry is not self._registry:
+            self._registry = registry
+            self._admit(self._changed(registry))
+        slots = self._board.find(ticks.token)
+        is_unknown = slots < 0
+        if is_unknown.any():
+            tokens = dict.fromkeys(ticks.token[is_unknown].tolist())
+            found = [registry.by_token(token) for token in tokens]
+            if self._admit([instrument for instrument in found if instrument is not None]):
+                slots = self._board.find(ticks.token)
+        return slots
+
+    def _changed(self, registry: InstrumentRegistry) -> list[Instrument]:
+        """Instruments whose token was on the board as another one."""
+        newest = {row.instrument_token: row for row in self._board.instruments}
+        found = ((row, registry.by_token(token)) for token, row in newest.items())
+        return [new for old, new in found if new is not None and new != old]
+
+    def _admit(self, instruments: Sequence[Instrument]) -> bool:
+        """Give instruments a slot; returns whether there was any."""
+        for instrument in instruments:
+            segment = instrument.instrument_token & 0xFF
+            slot = self._board.add(
+                instrument,
+                divisor=int(DIVISORS[segment]),
+                decimals=int(DECIMALS[segment]),
+                expires_at=self._expires_at(instrument),
+                text=constant_text(instrument),
+            )
+            self._chains.add(slot, instrument, self._board.rows[slot])
+        if instruments:
+            self._board.index()
+            self._chains.index(self._board.rows[: len(self._board)])
+        return bool(instruments)
+
+    def _expires_at(self, instrument: Instrument) -> float:
+        """UNIX seconds; infinity for what does not expire, NaN where the calendar does not tell.
+
+        Without an expiry an option cannot be priced, and its payload says so; its prices go out.
+        """
+        if instrument.expiry is None:
+            return math.inf
+        try:
+            return self._expiry_at(instrument.exchange, instrument.expiry).timestamp()
+        except ConfigurationError:
+            return math.nan
+
+
+def _violations(verdicts: npt.NDArray[np.uint8]) -> Mapping[str, int]:
+    counts = {
+        "schema": int(np.count_nonzero(verdicts == _INVALID)),
+        "business_rule": int(np.count_nonzero(verdicts == _STRANGE)),
+    }
+    return {name: count for name, count in counts.items() if count}
