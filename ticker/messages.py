@@ -50,8 +50,9 @@ class Gap(msgspec.Struct, frozen=True, tag="gap", tag_field="type"):
 
     A feed gap names ``account_id`` and ``shard``: nothing arrived there between ``from_ts`` and
     ``to_ts`` (UNIX seconds). It is sent twice: when it is noticed, with ``ended`` false and
-    ``to_ts`` that moment, and when the feed is live again. A publishing gap (reason ``redis``) names the sequence numbers
-    between which ``conflated`` ticks were replaced by newer ones of their instrument.
+    ``to_ts`` that moment, and when the feed is live again. A publishing gap (reason ``redis``)
+    names the sequence numbers between which ``conflated`` ticks were replaced by newer ones of
+    their instrument.
     """
 
     reason: GapReason
