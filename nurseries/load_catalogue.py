@@ -1,0 +1,103 @@
+"""Instruments and the plan: what there is to stream, and which socket streams it."""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import structlog
+import trio
+
+from nurseries.latest import Latest
+from ticker.credentials import Account, load_credentials
+from ticker.errors import BrokerError, ConfigurationError
+from ticker.instruments import Instrument, InstrumentRegistry
+from ticker.kite.rest import BrokerRest, open_broker
+from ticker.planning import Plan, Subscription, create_plan, find_index, select_chain
+from ticker.settings import Settings
+from ticker.status import CatalogueStatus
+
+INDIA: Final = ZoneInfo("Asia/Kolkata")
+
+
+async def load_catalogue(
+    accounts: Sequence[Account],
+    registry: Latest[InstrumentRegistry],
+    plans: Latest[Plan],
+    *,
+    settings: Settings,
+    report: Callable[[CatalogueStatus], None],
+    wall_clock: Callable[[], float],
+) -> None:
+    """Fetch the dump and the spot prices, then set ``registry`` and ``plans``, in that order.
+
+    The accounts are asked in turn until one answers. Returns when both are set. Raises the last
+    account's BrokerError if none answers, and ConfigurationError if what the settings ask for is
+    not in the dump or does not fit the accounts.
+    """
+    log = structlog.get_logger().bind(task="load_catalogue")
+    for position, account in enumerate(accounts, start=1):
+        try:
+            credentials = await load_credentials(account)
+            async with open_broker(settings.kite_api_root, credentials) as broker:
+                instruments, spots = await _fetch(broker, settings.fo_underlyings)
+            break
+        except BrokerError as error:
+            report(CatalogueStatus(last_error=str(error)))
+            if position == len(accounts):
+                raise
+            log.warning("account_skipped", account=account.account_id, error=str(error))
+    today = dt.datetime.fromtimestamp(wall_clock(), INDIA).date()
+
+    def choose() -> tuple[InstrumentRegistry, list[Subscription], Plan]:
+        found = InstrumentRegistry(instruments)
+        wanted = choose_subscriptions(found, spots, settings, today)
+        plan = create_plan(
+            wanted,
+            [account.account_id for account in accounts],
+            sockets_per_account=settings.max_ws_connections_per_account,
+            instruments_per_socket=settings.max_instruments_per_ws_connection,
+        )
+        return found, wanted, plan
+
+    # Passes over ~100,000 rows: in a thread, so that the event loop does not stall.
+    found, wanted, plan = await trio.to_thread.run_sync(choose)
+    registry.set(found)
+    plans.set(plan)
+    report(CatalogueStatus(len(found), len(wanted), wall_clock()))
+    log.info("catalogue_loaded", instruments=len(found), subscriptions=len(wanted))
+
+
+def choose_subscriptions(
+    registry: InstrumentRegistry, spots: dict[str, float], settings: Settings, today: dt.date
+) -> list[Subscription]:
+    """The chains of every configured underlying. Raises ConfigurationError for an unknown one."""
+    wanted: list[Subscription] = []
+    for underlying in settings.fo_underlyings:
+        chain = select_chain(
+            registry,
+            underlying,
+            spot=spots.get(underlying),
+            today=today,
+            expiries=settings.option_expiry_window,
+            otm_levels=settings.otm_levels,
+            mode=settings.ticker_mode,
+        )
+        if not chain:
+            raise ConfigurationError(
+                f"FO_UNDERLYINGS: {underlying!r} is not among the broker's instruments"
+            )
+        wanted += chain
+    return wanted
+
+
+async def _fetch(
+    broker: BrokerRest, underlyings: Sequence[str]
+) -> tuple[list[Instrument], dict[str, float]]:
+    instruments = await broker.load_instruments()
+    registry = InstrumentRegistry(instruments)
+    keys = {
+        index.key: name for name in underlyings if (index := find_index(registry, name)) is not None
+    }
+    prices = await broker.load_last_prices(keys) if keys else {}
+    return instruments, {keys[key]: price for key, price in prices.items() if key in keys}

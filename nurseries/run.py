@@ -1,0 +1,72 @@
+"""The service as a foreground program: signals, child servers, and what a person sees."""
+
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+from nurseries.service import run_service
+from nurseries.show_status import show_status
+from ticker.local_market import open_market, open_redis_server
+from ticker.logs import configure_logging
+from ticker.metrics import Metrics
+from ticker.settings import Settings
+from ticker.status import ServiceStatus
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""The loop gets the interpreter back from a worker thread within this; Python's default is 5 ms."""
+
+
+def run_until_signalled(settings: Settings) -> None:
+    """Run the service and, where not configured, its own Redis server and simulator.
+
+    Returns after SIGINT or SIGTERM, once everything is drained and every child has ended.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    trio.run(_run, settings)
+
+
+async def _run(settings: Settings) -> None:
+    stop = trio.Event()
+    serving = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_obey_signals, signals, stop, serving, nursery.cancel_scope)
+            async with open_redis_server(settings) as with_redis, open_market(with_redis) as ready:
+                status = ServiceStatus(
+                    started_at=time.time(),
+                    environment=ready.environment,
+                    account_ids=tuple(account.account_id for account in ready.accounts),
+                )
+                await _serve(ready, status, stop, serving)
+            nursery.cancel_scope.cancel()
+
+
+async def _serve(
+    settings: Settings, status: ServiceStatus, stop: trio.Event, serving: trio.Event
+) -> None:
+    metrics = Metrics()
+
+    async def service(task_status: trio.TaskStatus[str]) -> None:
+        await run_service(settings, status, metrics, stop=stop, task_status=task_status)
+        console.cancel()
+
+    async with trio.open_nursery() as nursery:
+        console = nursery.cancel_scope
+        url: str = await nursery.start(service)
+        serving.set()
+        nursery.start_soon(show_status, settings, status, url)
+
+
+async def _obey_signals(
+    signals: AsyncIterator[int], stop: trio.Event, serving: trio.Event, everything: trio.CancelScope
+) -> None:
+    """The first signal stops in order, or gives a start-up up; the second does not wait."""
+    async for _ in signals:
+        if stop.is_set() or not serving.is_set():
+            everything.cancel()
+        stop.set()

@@ -1,0 +1,224 @@
+"""The whole service in one process with its test: simulator, Valkey, the tree, a subscriber."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import redis
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from nurseries.service import run_service
+from ticker.embedded import open_valkey_child
+from ticker.metrics import Metrics
+from ticker.settings import AccountSettings, Settings
+from ticker.simulator.server import SimulatorAddress, serve_simulator
+from ticker.simulator.sessions import SimulatedAccount, create_accounts
+from ticker.simulator.simulation import SimulatorConfig
+from ticker.status import ServiceStatus
+
+Payload = Mapping[str, Any]
+
+STOP_TIMEOUT_S = 10.0
+"""A stopped service ends within this."""
+
+
+class Simulator:
+    """A running simulator, steered over its admin routes."""
+
+    def __init__(self, client: httpx.AsyncClient, accounts: tuple[SimulatedAccount, ...]) -> None:
+        self.client = client
+        self.accounts = accounts
+
+    async def inject(self, fault: str, **details: object) -> Any:
+        """Break something; see ``ticker.simulator.faults``."""
+        return await self._post("faults", {"fault": fault, **details})
+
+    async def heal(self) -> None:
+        (await self.client.delete("/_simulator/faults")).raise_for_status()
+
+    async def freeze(self, frozen: bool = True) -> None:
+        """Stop or resume the market; heartbeats go on."""
+        await self._post("market", {"frozen": frozen})
+
+    async def get(self, path: str, **query: str) -> Any:
+        response = await self.client.get(f"/_simulator/{path}", params=query)
+        return response.raise_for_status().json()
+
+    async def tables(self) -> dict[str, list[dict[str, str]]]:
+        """What each open socket is subscribed to, by api_key: token to mode."""
+        tables: dict[str, list[dict[str, str]]] = {}
+        for socket in await self.get("sockets"):
+            tables.setdefault(socket["api_key"], []).append(socket["subscriptions"])
+        return tables
+
+    async def _post(self, path: str, body: Mapping[str, object]) -> Any:
+        response = await self.client.post(f"/_simulator/{path}", json=body)
+        return response.raise_for_status().json()
+
+
+@dataclass
+class Live:
+    """A service under test, and everything around it."""
+
+    simulator: Simulator
+    status: ServiceStatus
+    metrics: Metrics
+    redis_url: str
+    redis_pid: int
+    api_url: str
+    stop: trio.Event
+    payloads: list[Payload]
+    """What an independent redis-py subscriber has received so far."""
+    events: list[Payload]
+
+    def counted(self, name: str, **labels: str) -> float:
+        """A metric, summed over the label sets that contain ``labels``."""
+        total = 0.0
+        for family in text_string_to_metric_families(self.metrics.render().decode()):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    total += sample.value
+        return total
+
+    async def wait_for(self, condition: Callable[[], bool], timeout_s: float = 15.0) -> float:
+        """Return, once the condition holds, how many seconds that took."""
+        started_at = trio.current_time()
+        with trio.fail_after(timeout_s):
+            while not condition():  # noqa: ASYNC110 - a condition of many parts
+                await trio.sleep(0.02)
+        return trio.current_time() - started_at
+
+    def is_live(self) -> bool:
+        return all(self.status.account_is_live(name) for name in self.status.account_ids)
+
+    async def wait_ticks(self, count: int = 50) -> None:
+        """Return when the subscriber has received ``count`` payloads more."""
+        wanted = len(self.payloads) + count
+        await self.wait_for(lambda: len(self.payloads) >= wanted)
+
+    async def wait_quiet(self) -> None:
+        """Freeze the market and return when every tick has reached its end."""
+        await self.simulator.freeze()
+        with trio.fail_after(20):
+            before = -1.0
+            while before != (before := self.counted("feed_ticks_decoded_total")) or any(  # noqa: ASYNC110
+                self.unaccounted(connection) for connection in self.connections()
+            ):
+                await trio.sleep(0.3)
+
+    def connections(self) -> list[tuple[str, str]]:
+        return [
+            (str(feed.connection.account_id), str(feed.connection.shard))
+            for feed in self.status.feeds.values()
+        ]
+
+    def unaccounted(self, connection: tuple[str, str]) -> float:
+        """decoded - published - conflated - dropped; 0 when all is quiet."""
+        labels = {"account_id": connection[0], "shard": connection[1]}
+        ends = ("published", "conflated", "dropped")
+        decoded = self.counted("feed_ticks_decoded_total", **labels)
+        return decoded - sum(self.counted(f"feed_ticks_{end}_total", **labels) for end in ends)
+
+
+@asynccontextmanager
+async def open_live(
+    *, accounts: int = 2, token_files: tuple[Path, ...] = (), rate: float = 4.0, **changes: object
+) -> AsyncIterator[Live]:
+    """Start everything, yield once every account is live and payloads arrive, stop in order."""
+    async with (
+        open_valkey_child() as (valkey, redis_url),
+        open_simulator(accounts, rate) as (address, simulator),
+    ):
+        settings = create_settings(simulator, address, token_files).model_copy(
+            update={"redis_url": redis_url, **changes}
+        )
+        status = ServiceStatus(
+            started_at=0.0,
+            environment="test",
+            account_ids=tuple(account.account_id for account in settings.accounts),
+        )
+        metrics, stop = Metrics(), trio.Event()
+        payloads: list[Payload] = []
+        events: list[Payload] = []
+        async with trio.open_nursery() as nursery:
+
+            async def serve(task_status: trio.TaskStatus[str]) -> None:
+                await run_service(settings, status, metrics, stop=stop, task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(subscribe, redis_url, payloads, events)
+            url: str = await nursery.start(serve)
+            live = Live(
+                simulator, status, metrics, redis_url, valkey.pid, url, stop, payloads, events
+            )
+            await live.wait_for(live.is_live, 30)
+            await live.wait_ticks(1)
+            yield live
+            stop.set()
+            with trio.fail_after(STOP_TIMEOUT_S):
+                await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def open_simulator(
+    accounts: int, rate: float
+) -> AsyncIterator[tuple[SimulatorAddress, Simulator]]:
+    config = SimulatorConfig(port=0, rate=rate, accounts=create_accounts(1, accounts))
+    async with trio.open_nursery() as nursery:
+        address: SimulatorAddress = await nursery.start(partial(serve_simulator, config))
+        async with httpx.AsyncClient(base_url=address.rest_url, timeout=10) as client:
+            yield address, Simulator(client, config.accounts)
+        nursery.cancel_scope.cancel()
+
+
+def create_settings(
+    simulator: Simulator, address: SimulatorAddress, token_files: tuple[Path, ...] = ()
+) -> Settings:
+    """Settings for a small chain on the simulator's accounts ``a0``, ``a1``, ..."""
+    return Settings(
+        port=0,
+        kite_api_root=address.rest_url,
+        kite_ws_root=address.ws_url,
+        otm_levels=5,
+        option_expiry_window=2,
+        accounts=tuple(
+            AccountSettings(
+                account_id=f"a{number}",
+                api_key=SecretStr(account.api_key),
+                access_token=None if token_files else SecretStr(account.access_token),
+                access_token_file=token_files[number] if token_files else None,
+            )
+            for number, account in enumerate(simulator.accounts)
+        ),
+    )
+
+
+async def subscribe(url: str, payloads: list[Payload], events: list[Payload]) -> None:
+    """Collect what the channels carry, with redis-py in a thread, across restarts of Redis."""
+    while True:
+        await trio.to_thread.run_sync(_collect, url, payloads, events, abandon_on_cancel=True)
+        await trio.sleep(0.05)
+
+
+def _collect(url: str, payloads: list[Payload], events: list[Payload]) -> None:
+    try:
+        with (
+            redis.Redis.from_url(url, socket_connect_timeout=1) as client,
+            client.pubsub(ignore_subscribe_messages=True) as subscriber,
+        ):
+            subscriber.psubscribe("ticker:nifty:*")
+            while True:
+                trio.from_thread.check_cancelled()
+                message = subscriber.get_message(timeout=0.1)
+                if message is not None:
+                    is_event = message["channel"].endswith(b":events")
+                    (events if is_event else payloads).append(msgspec.json.decode(message["data"]))
+    except redis.RedisError:
+        return

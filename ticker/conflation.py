@@ -1,0 +1,165 @@
+"""Newest values only: which messages are superseded, and where the bytes of the others lie.
+
+A conflated message is a row of numbers that point into the buffer it came in; superseding one
+copies nothing. A buffer is let go when nothing in it is wanted any more, and what is wanted of a
+buffer that is mostly dead is copied out, so that all buffers together hold at most twice the bytes
+of the newest value per slot. The copying is in proportion to what was superseded, and no single
+conflation of many instruments stalls the event loop.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ticker.messages import ConnectionId, SnapshotBatch
+
+IntArray = npt.NDArray[np.int64]
+Rows = npt.NDArray[Any]
+"""Structured array, ``ROW`` each."""
+
+ROW: Final = np.dtype(
+    [
+        ("origin", np.int32),
+        ("begin", np.int64),
+        ("end", np.int64),
+        ("payload_start", np.int64),
+        ("payload_end", np.int64),
+        ("slot", np.int32),
+        ("source", np.int16),
+        ("seq", np.int64),
+        ("received_at", np.float64),
+        ("is_underlying", np.bool_),
+    ]
+)
+"""``origin``: index of the buffer that the four offsets are of; the others as in SnapshotBatch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathering:
+    """Messages of several buffers, in the order in which they are to go out."""
+
+    rows: Rows
+    buffers: tuple[memoryview, ...]
+    connections: tuple[ConnectionId, ...]
+
+    @classmethod
+    def of(cls, batch: SnapshotBatch, start: int, stop: int) -> "Gathering":
+        """Messages ``start`` to ``stop`` of a batch."""
+        rows = np.zeros(stop - start, ROW)
+        rows["begin"] = batch.starts[start:stop]
+        rows["end"] = batch.starts[start + 1 : stop + 1]
+        rows["payload_start"] = batch.payload_starts[start:stop]
+        rows["payload_end"] = batch.payload_ends[start:stop]
+        rows["slot"] = batch.slots[start:stop]
+        rows["source"] = batch.sources[start:stop]
+        rows["seq"] = batch.seqs[start:stop]
+        rows["received_at"] = batch.received_at[start:stop]
+        rows["is_underlying"] = batch.is_underlying[start:stop]
+        return cls(rows, (batch.buffer,), batch.connections)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, count: int) -> "tuple[SnapshotBatch, Gathering]":
+        """The first ``count`` messages, copied into a batch of their own, and the others."""
+        rows = self.rows[:count]
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(rows["end"] - rows["begin"], out=starts[1:])
+        moved = starts[:-1] - rows["begin"]
+        batch = SnapshotBatch(
+            buffer=memoryview(_join(rows, self.buffers)),
+            starts=starts,
+            payload_starts=rows["payload_start"] + moved,
+            payload_ends=rows["payload_end"] + moved,
+            slots=rows["slot"].copy(),
+            sources=rows["source"].copy(),
+            connections=self.connections,
+            seqs=rows["seq"].copy(),
+            received_at=rows["received_at"].copy(),
+            is_underlying=rows["is_underlying"].copy(),
+        )
+        return batch, Gathering(self.rows[count:], self.buffers, self.connections)
+
+    def newest(self) -> "tuple[Gathering, Rows]":
+        """The newest message of each slot, and the rows of those that had to go.
+
+        A slot keeps its place: where its oldest message stood, the newest one stands. So a busy
+        instrument is not passed over for ever because it is never the one that waits longest.
+        """
+        kept = _newest(self.rows["slot"])
+        gone = np.ones(len(self.rows), np.bool_)
+        gone[kept] = False
+        return Gathering(self.rows[kept], self.buffers, self.connections), self.rows[gone]
+
+    def compacted(self) -> "Gathering":
+        """The same messages without the buffers, or the greater part of them, that hold none."""
+        rows = self.rows.copy()
+        live = np.bincount(
+            rows["origin"], weights=rows["end"] - rows["begin"], minlength=len(self.buffers)
+        )
+        held = np.array([buffer.nbytes for buffer in self.buffers])
+        is_kept = (live > 0) & (2 * live >= held)
+        moving = np.flatnonzero(~is_kept[rows["origin"]])
+        fresh = _join(rows[moving], self.buffers)
+
+        kept = np.flatnonzero(is_kept)
+        index = np.full(len(held), len(kept), np.int32)  # what moves goes to the one after these
+        index[kept] = np.arange(len(kept))
+        sizes = rows["end"][moving] - rows["begin"][moving]
+        shift = np.cumsum(sizes) - sizes - rows["begin"][moving]
+        for name in ("begin", "end", "payload_start", "payload_end"):
+            rows[name][moving] += shift
+        rows["origin"] = index[rows["origin"]]
+        buffers = [self.buffers[origin] for origin in kept.tolist()]
+        return Gathering(rows, (*buffers, memoryview(fresh)), self.connections)
+
+
+def gather(parts: Iterable[Gathering]) -> Gathering:
+    """All messages of the parts, in order, under one set of connections."""
+    parts = list(parts)
+    connections = tuple(dict.fromkeys(chain.from_iterable(part.connections for part in parts)))
+    rows = np.concatenate([part.rows for part in parts])
+    begin = buffers = 0
+    for part in parts:
+        own = rows[begin : begin + len(part)]
+        own["origin"] += buffers
+        if part.connections != connections:
+            own["source"] = _index(part.connections, connections)[own["source"]]
+        begin += len(part)
+        buffers += len(part.buffers)
+    return Gathering(rows, tuple(chain.from_iterable(part.buffers for part in parts)), connections)
+
+
+def _index(
+    part: tuple[ConnectionId, ...], whole: tuple[ConnectionId, ...]
+) -> npt.NDArray[np.int16]:
+    """Place in ``whole`` of each connection of ``part``; -1, no connection, finds the last: -1."""
+    return np.array([*map(whole.index, part), -1], np.int16)
+
+
+def _newest(slots: npt.NDArray[np.int32]) -> IntArray:
+    """Position of the last message of each slot, in the order of each slot's first message.
+
+    Of repeated indices in an assignment, NumPy keeps the last.
+    """
+    positions = np.arange(len(slots))
+    first = np.zeros(int(slots.max(initial=-1)) + 1, np.int64)
+    last = np.full(len(first), -1, np.int64)
+    last[slots] = positions
+    first[slots[::-1]] = positions[::-1]
+    used = np.flatnonzero(last >= 0)
+    return last[used[np.argsort(first[used])]]
+
+
+def _join(rows: Rows, buffers: tuple[memoryview, ...]) -> bytes:
+    origins, begins, ends = (rows[name].tolist() for name in ("origin", "begin", "end"))
+    return b"".join(
+        [
+            buffers[origin][begin:end]
+            for origin, begin, end in zip(origins, begins, ends, strict=True)
+        ]
+    )
