@@ -46,6 +46,6 @@ $(INSTALLED): requirements.lock
 		{ echo "Python 3.11 or newer is needed; say which with PYTHON=..."; exit 1; }
 	@echo "Installing the pinned dependencies into $(VENV) (once, about a minute) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes \
 		-r requirements.lock
 	@touch $@

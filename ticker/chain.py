@@ -49,7 +49,9 @@ class Chain:
             title_justify="left",
             title_style="bold",
             box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),  # eighty columns are enough
+            show_edge=False,
+            pad_edge=False,
+            padding=0,  # eighty columns are enough
         )
         for name in _COLUMNS:
             table.add_column(name, justify="right", header_style="green", no_wrap=True)
@@ -88,8 +90,12 @@ def _cells(payload: Payload | None, now: float) -> list[Text]:
         Text(_number(payload["delta"], ".3f"), style),
         Text(_number(_percent(payload["iv"]), ".2f"), style),
         Text(_number(payload["price"], ",.2f"), style),
-        Text(f"{age:.1f}s", "red" if age > STALE_S else "dim"),
+        Text(_age(age), "red" if age > STALE_S else "dim"),
     ]
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < 100 else f"{seconds / 60:.0f}m"
 
 
 def _percent(fraction: float | None) -> float | None:

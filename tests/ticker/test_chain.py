@@ -49,6 +49,16 @@ def test_strikes_in_order_calls_left_puts_right_in_eighty_columns() -> None:
     assert " ".join(second.split()) == "- - - - - 25050 1.0s 7.25 13.12 0.512 1.2M"
 
 
+def test_the_widest_values_fit() -> None:
+    chain = Chain("BANKNIFTY")
+    for kind, delta in (("CE", 0.123), ("PE", -0.999)):
+        values = {"price": 12_345.65, "oi": 12_345_678, "iv": 0.9912, "delta": delta}
+        chain.add(option(123_450, kind, symbol="BANKNIFTY", received_ts=NOW - 99.5, **values))
+    text = shown(chain)
+    assert "…" not in text
+    assert text.count("12,345.65") == 2
+
+
 def test_the_nearest_expiry_is_shown_unless_one_is_chosen() -> None:
     for wanted, expected in ((None, "2026-11-24"), ("2026-12-01", "2026-12-01")):
         chain = Chain("NIFTY", wanted)

@@ -98,7 +98,9 @@ async def open_feed(
     finally:
         if stream is not None:
             # Not aclose(): TLS would first send a farewell, for which a dead peer has no room.
-            await trio.aclose_forcefully(stream)
+            # Shielded, although it never waits: Cancelled would replace the block's own error.
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
 
 
 class FeedSocket:

@@ -70,6 +70,27 @@ def raw_peer(nursery: trio.Nursery, answer: bytes | None) -> OpenStream:
     return open_stream
 
 
+def accepting_peer(
+    nursery: trio.Nursery, talk: Callable[[trio.abc.Stream], Awaitable[None]]
+) -> OpenStream:
+    """An ``open_stream`` whose peer accepts the request, then runs ``talk`` on the bare stream."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as accepting:
+            request = await wrap_server_stream(accepting, stream)
+            await request.accept()
+            accepting.cancel_scope.cancel()
+        await talk(stream)
+
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        client, server = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve, server)
+        return client
+
+    return open_stream
+
+
 async def test_request_is_the_brokers(autojump_clock: trio.testing.MockClock) -> None:
     seen: list[Any] = []
 
@@ -569,3 +590,38 @@ async def cancel_after(steps: int, function: Callable[[], Awaitable[None]]) -> b
         finally:
             trio.lowlevel.remove_instrument(instrument)
     return not scope.cancel_called
+
+
+async def test_error_of_the_block_is_not_joined_by_a_cancellation(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def talk(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    bug, cause = KeyError("a bug"), ValueError("why")
+    scope = trio.CancelScope()
+
+    def fail() -> None:
+        scope.cancel()
+        raise bug from cause
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(KeyError) as caught, scope:
+            async with open_feed(ROOT, CREDENTIALS, open_stream=accepting_peer(nursery, talk)):
+                fail()
+        assert caught.value is bug
+        assert (bug.__cause__, bug.__context__) == (cause, None)
+        nursery.cancel_scope.cancel()
+
+
+async def test_ping_after_our_goodbye_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
+    async def ping_late(stream: trio.abc.Stream) -> None:
+        assert await stream.receive_some()
+        await stream.send_all(b"\x89\x01p")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        async with open_feed(ROOT, CREDENTIALS, open_stream=accepting_peer(nursery, ping_late)):
+            began = trio.current_time()
+        assert trio.current_time() - began <= 1
+        nursery.cancel_scope.cancel()
