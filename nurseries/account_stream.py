@@ -12,9 +12,8 @@
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -22,7 +21,7 @@ import trio
 
 from nurseries.latest import Latest
 from nurseries.supervise import RestartPolicy, supervise
-from ticker.credentials import Account, Credentials
+from ticker.credentials import Account, Credentials, load_credentials
 from ticker.errors import FeedError, FeedSilentError, FeedThrottledError, TokenRejectedError
 from ticker.feed_record import FeedRecord
 from ticker.instruments import TickMode
@@ -163,15 +162,11 @@ async def stream_account(
     metrics.target_tokens.labels(account.account_id).set_function(
         lambda: sum(record.target for record in records)
     )
-    credentials = Latest(account.credentials)
+    credentials = Latest(await load_credentials(account))
     turnstile = Turnstile(policy.connect_spacing_s)
-    if account.token_file is not None:
-        await load_token(account.token_file, credentials)
     async with trio.open_nursery() as nursery:
         if account.token_file is not None:
-            nursery.start_soon(
-                watch_token_file, account.token_file, credentials, policy.token_poll_s
-            )
+            nursery.start_soon(watch_token_file, account, credentials, policy.token_poll_s)
         for record in records:
             shard = Shard(
                 record=record,
@@ -191,27 +186,17 @@ async def stream_account(
             nursery.start_soon(task, name=f"shard {record.connection}")
 
 
-async def watch_token_file(path: Path, credentials: Latest[Credentials], poll_s: float) -> None:
-    """Make what the file holds the access token, whenever that changes; until cancelled."""
+async def watch_token_file(
+    account: Account, credentials: Latest[Credentials], poll_s: float
+) -> None:
+    """Make what the account's file holds the access token, whenever that changes."""
+    log = structlog.get_logger().bind(account=account.account_id)
     while True:
         await trio.sleep(poll_s)
-        await load_token(path, credentials)
-
-
-async def load_token(path: Path, credentials: Latest[Credentials]) -> None:
-    """Make what the file holds the access token, if it is another than the present one.
-
-    A file that is missing, empty or unreadable changes nothing: it may be about to be replaced.
-    """
-    log = structlog.get_logger().bind(token_file=path.name)
-    try:
-        token = (await trio.Path(path).read_text(encoding="utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        log.debug("token_file_unreadable", error=type(error).__name__)
-        return
-    if token and token != credentials.value.access_token:
-        credentials.set(replace(credentials.value, access_token=token))
-        log.info("access_token_changed")
+        newest = await load_credentials(account, credentials.value)
+        if newest != credentials.value:
+            credentials.set(newest)
+            log.info("access_token_changed")
 
 
 async def stream_shard(shard: Shard) -> None:

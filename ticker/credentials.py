@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import structlog
 import trio
 
 from ticker.settings import Settings
@@ -45,15 +46,19 @@ def create_accounts(settings: Settings) -> tuple[Account, ...]:
     )
 
 
-async def load_credentials(account: Account) -> Credentials:
-    """The account's credentials with the token that its file holds now, if it has one.
+async def load_credentials(account: Account, known: Credentials | None = None) -> Credentials:
+    """The account's newest credentials: ``known`` or the configured ones, with the access token
+    that the account's file holds now, if it has one.
 
     A file that is missing, empty or unreadable changes nothing: it may be about to be replaced.
     """
+    credentials = known or account.credentials
     if account.token_file is None:
-        return account.credentials
+        return credentials
     try:
         token = (await trio.Path(account.token_file).read_text(encoding="utf-8")).strip()
-    except (OSError, UnicodeDecodeError):
-        return account.credentials
-    return replace(account.credentials, access_token=token) if token else account.credentials
+    except (OSError, UnicodeDecodeError) as error:
+        log = structlog.get_logger().bind(account=account.account_id)
+        log.debug("token_file_unreadable", error=type(error).__name__)
+        return credentials
+    return replace(credentials, access_token=token) if token else credentials

@@ -1,5 +1,9 @@
 """The whole service in one process with its test: simulator, Valkey, the tree, a subscriber."""
 
+import signal
+import socket
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from nurseries.service import run_service
-from ticker.embedded import open_valkey_child
+from ticker.embedded import valkey_program
 from ticker.metrics import Metrics
 from ticker.settings import AccountSettings, Settings
 from ticker.simulator.server import SimulatorAddress, serve_simulator
@@ -54,8 +58,8 @@ class Simulator:
     async def tables(self) -> dict[str, list[dict[str, str]]]:
         """What each open socket is subscribed to, by api_key: token to mode."""
         tables: dict[str, list[dict[str, str]]] = {}
-        for socket in await self.get("sockets"):
-            tables.setdefault(socket["api_key"], []).append(socket["subscriptions"])
+        for row in await self.get("sockets"):
+            tables.setdefault(row["api_key"], []).append(row["subscriptions"])
         return tables
 
     async def _post(self, path: str, body: Mapping[str, object]) -> Any:
@@ -70,10 +74,8 @@ class Live:
     simulator: Simulator
     status: ServiceStatus
     metrics: Metrics
-    redis_url: str
-    redis_pid: int
+    redis: "RedisServer"
     api_url: str
-    stop: trio.Event
     payloads: list[Payload]
     """What an independent redis-py subscriber has received so far."""
     events: list[Payload]
@@ -133,11 +135,11 @@ async def open_live(
 ) -> AsyncIterator[Live]:
     """Start everything, yield once every account is live and payloads arrive, stop in order."""
     async with (
-        open_valkey_child() as (valkey, redis_url),
+        open_redis_server() as server,
         open_simulator(accounts, rate) as (address, simulator),
     ):
         settings = create_settings(simulator, address, token_files).model_copy(
-            update={"redis_url": redis_url, **changes}
+            update={"redis_url": server.url, **changes}
         )
         status = ServiceStatus(
             started_at=0.0,
@@ -153,17 +155,57 @@ async def open_live(
                 await run_service(settings, status, metrics, stop=stop, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(subscribe, redis_url, payloads, events)
+            nursery.start_soon(subscribe, server.url, payloads, events)
             url: str = await nursery.start(serve)
-            live = Live(
-                simulator, status, metrics, redis_url, valkey.pid, url, stop, payloads, events
-            )
+            live = Live(simulator, status, metrics, server, url, payloads, events)
             await live.wait_for(live.is_live, 30)
             await live.wait_ticks(1)
             yield live
             stop.set()
             with trio.fail_after(STOP_TIMEOUT_S):
                 await trio.sleep_forever()
+
+
+class RedisServer:
+    """A Valkey on a port of its own, to be killed, frozen and started again."""
+
+    def __init__(self, port: int, directory: str) -> None:
+        self.url = f"redis://127.0.0.1:{port}/0"
+        options = {"port": str(port), "bind": "127.0.0.1", "save": "", "dir": directory}
+        self._command = [str(valkey_program())]
+        self._command += [word for name, value in options.items() for word in (f"--{name}", value)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def open_redis_server() -> AsyncIterator[RedisServer]:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        socket.create_server(("127.0.0.1", 0)) as probe,
+    ):
+        server = RedisServer(probe.getsockname()[1], directory)
+        probe.close()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @asynccontextmanager

@@ -90,6 +90,7 @@ async def test_a_silent_socket_is_noticed_and_everything_restored(fault: str) ->
     async with open_live() as live:
         before = await live.simulator.tables()
         first = live.simulator.accounts[0].api_key
+        assert {mode for table in before[first] for mode in table.values()} == {"full"}
         if fault == "half_open":
             await live.simulator.inject("half_open", api_key=first)
         else:
@@ -117,6 +118,62 @@ async def test_a_reset_socket_is_back_at_once() -> None:
             await live.wait_for(lambda: not live.is_live())
             assert await live.wait_for(live.is_live) < 5
         assert live.counted("feed_reconnects_total", reason="closed") >= 6
+
+
+async def test_refused_handshakes_are_retried_as_their_status_says() -> None:
+    async with open_live() as live:
+        first = live.simulator.accounts[0].api_key
+        await live.simulator.inject("handshake", status=503, api_key=first, times=2)
+        await live.simulator.inject("reset", api_key=first)
+        await live.wait_for(lambda: not live.status.account_is_live("a0"))
+        assert await live.wait_for(lambda: live.status.account_is_live("a0")) < 6
+        assert live.counted("feed_reconnects_total", account_id="a0", reason="rejected") == 2
+
+        await live.simulator.inject("handshake", status=429, api_key=first)
+        await live.simulator.inject("reset", api_key=first)
+        throttled = {"account_id": "a0", "reason": "throttled"}
+        await live.wait_for(lambda: live.counted("feed_reconnects_total", **throttled) == 1)
+        await trio.sleep(3)
+        assert live.counted("feed_reconnects_total", **throttled) == 1, "30 s of quiet"
+        assert live.status.account_is_live("a1")
+
+
+async def test_a_killed_redis_is_noticed_survived_and_rejoined() -> None:
+    async with open_live() as live:
+        await live.wait_ticks(100)
+        live.redis.kill()
+        assert await live.wait_for(lambda: not live.status.publisher.connected) <= 1
+        decoded = live.counted("feed_ticks_decoded_total")
+        await trio.sleep(3)
+        assert live.counted("feed_ticks_decoded_total") > decoded + 500, "ingest goes on"
+        live.redis.start()
+        back_s = await live.wait_for(lambda: live.status.publisher.connected)
+        assert back_s <= 2
+        before = len(live.payloads)
+        await live.wait_ticks(200)
+        await live.wait_quiet()
+        assert live.counted("feed_ticks_conflated_total") > 0
+        for connection in live.connections():
+            assert live.unaccounted(connection) == 0
+        ages = [row["received_ts"] for row in live.payloads[before:]]
+        assert min(ages) > live.payloads[before - 1]["received_ts"], "nothing old comes late"
+
+
+async def test_a_frozen_redis_is_noticed_and_told_of() -> None:
+    async with open_live() as live:
+        await live.wait_ticks(100)
+        live.redis.freeze()
+        assert await live.wait_for(lambda: not live.status.publisher.connected) <= 2
+        await trio.sleep(2)
+        live.redis.thaw()
+        assert await live.wait_for(lambda: live.status.publisher.connected) <= 2
+        await live.wait_ticks(200)
+        await live.wait_quiet()
+        gap = next(row for row in live.events if row["reason"] == "redis")
+        assert gap["conflated"] > 0
+        assert gap["from_seq"] < gap["to_seq"]
+        for connection in live.connections():
+            assert live.unaccounted(connection) == 0
 
 
 async def test_junk_is_counted_and_the_good_packets_are_delivered() -> None:

@@ -4,7 +4,6 @@ The broker authenticates a socket by its query string and by nothing else. The U
 secret: it is never kept, and no error raised here shows any of it.
 """
 
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +33,7 @@ from ticker.errors import (
     HandshakeRejectedError,
     TokenRejectedError,
 )
+from ticker.settings import is_loopback
 
 OpenStream = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Connects to a host and port; raises OSError when it cannot."""
@@ -218,7 +218,7 @@ class _Root:
         tls = parts.scheme == "wss"
         if not parts.hostname or parts.scheme not in {"ws", "wss"}:
             raise ConfigurationError("the broker's WebSocket root must be wss://host[:port]")
-        if not tls and not _is_loopback(parts.hostname):
+        if not tls and not is_loopback(parts.hostname):
             raise ConfigurationError(
                 f"the WebSocket root on {parts.hostname} must be wss://: without TLS the access "
                 "token would cross the network in the clear"
@@ -231,13 +231,6 @@ class _Root:
             path=parts.path or "/",
             authority=f"{host}:{parts.port}" if parts.port else host,
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _verifying(context: ssl.SSLContext) -> ssl.SSLContext:
