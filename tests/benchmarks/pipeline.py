@@ -30,6 +30,10 @@ class Run:
     """One measured window of the service."""
 
     ticks_per_s: float
+    """Published and acknowledged; what was conflated is not in it."""
+    priced_share: float
+    """Options with a volatility among the ticks published."""
+    conflated_share: float
     p50_ms: float
     p99_ms: float
     conflated: int
@@ -52,22 +56,24 @@ def run(quick: bool) -> dict[str, object]:
     with ExitStack() as stack:
         redis = stack.enter_context(_open_redis())
         market = stack.enter_context(_open_simulator(redis))
-        rates: dict[str, float] = {}
+        runs: dict[str, Run] = {}
         for packets in PACKETS_PER_FRAME:
             with _open_load(packets, 0) as websocket:
-                rates[str(packets)] = measure_service(market, websocket, window_s).ticks_per_s
+                runs[str(packets)] = measure_service(market, websocket, window_s)
         with _open_load(100, PACED_TICKS_PER_S) as websocket:
             paced = measure_service(market, websocket, window_s)
         with _open_load(100, 0) as websocket:
             script = measure_script(market, websocket, window_s)
     return {
-        "ticks_per_s": rates,
+        "ticks_per_s": {packets: each.ticks_per_s for packets, each in runs.items()},
+        "priced_share": {packets: each.priced_share for packets, each in runs.items()},
+        "conflated_share": {packets: each.conflated_share for packets, each in runs.items()},
         "p50_ms_at_20k": paced.p50_ms,
         "p99_ms_at_20k": paced.p99_ms,
         "paced_ticks_per_s": paced.ticks_per_s,
         "paced_conflated_or_dropped": paced.conflated + paced.dropped,
         "script_ticks_per_s": script,
-        "ratio_vs_script": rates["100"] / script,
+        "ratio_vs_script": runs["100"].ticks_per_s / script,
     }
 
 
@@ -99,7 +105,7 @@ def measure_script(market: Market, websocket: str, window_s: float) -> float:
     command = ["-m", "tests.benchmarks.script", "--rest", market.rest, "--websocket", websocket]
     command += ["--redis", market.redis, "--api-key", market.api_key]
     command += ["--access-token", market.access_token, "--tokens", ",".join(tokens)]
-    with _open_process(command, {}) as output:
+    with _open_process(command, {}, errors=subprocess.DEVNULL) as output:
         seconds = [json.loads(_wait_line(output, "{")) for _ in range(max(3, int(window_s)))]
     return float(statistics.median(second["ticks_per_s"] for second in seconds[1:]))
 
@@ -115,8 +121,12 @@ def _chain(market: Market) -> list[Mapping[str, str]]:
 
 def _difference(before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> Run:
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    published = grown["feed_ticks_published_total"]
     return Run(
-        ticks_per_s=grown["feed_ticks_published_total"] / seconds,
+        ticks_per_s=published / seconds,
+        priced_share=grown["greeks_calculations_total:ok"] / grown["feed_ticks_decoded_total"],
+        conflated_share=grown.get("feed_ticks_conflated_total", 0.0)
+        / grown["feed_ticks_decoded_total"],
         p50_ms=_quantile(grown, 0.50) * 1000,
         p99_ms=_quantile(grown, 0.99) * 1000,
         conflated=int(grown.get("feed_ticks_conflated_total", 0)),
@@ -146,9 +156,9 @@ def _read_metrics(client: httpx.Client) -> dict[str, float]:
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:
-            bound = sample.labels.get("le")
-            name = sample.name if bound is None else f"{sample.name}:{bound}"
-            totals[name] = totals.get(name, 0.0) + sample.value
+            part = sample.labels.get("le") or sample.labels.get("status")
+            for name in {sample.name, f"{sample.name}:{part}" if part else sample.name}:
+                totals[name] = totals.get(name, 0.0) + sample.value
     return totals
 
 
@@ -183,7 +193,9 @@ def _open_redis() -> Iterator[str]:
 
 
 @contextmanager
-def _open_process(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[IO[str]]:
+def _open_process(
+    arguments: Sequence[str], environment: Mapping[str, str], errors: int | None = None
+) -> Iterator[IO[str]]:
     """A Python child; its standard output is yielded, and it is ended on exit."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("KITE_", "REDIS"))
@@ -191,6 +203,7 @@ def _open_process(arguments: Sequence[str], environment: Mapping[str, str]) -> I
     child = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
+        stderr=errors,
         text=True,
         env=inherited | dict(environment),
     )
