@@ -11,9 +11,9 @@ import trio
 from nurseries.latest import Latest
 from ticker.credentials import Account, load_credentials
 from ticker.errors import BrokerError, ConfigurationError
-from ticker.instruments import Instrument, InstrumentRegistry
+from ticker.instruments import InstrumentRegistry
 from ticker.kite.rest import BrokerRest, open_broker
-from ticker.planning import Plan, Subscription, create_plan, find_index, select_chain
+from ticker.planning import Plan, Subscription, create_plan, find_reference, select_chain
 from ticker.settings import Settings
 from ticker.status import CatalogueStatus
 
@@ -36,35 +36,31 @@ async def load_catalogue(
     not in the dump or does not fit the accounts.
     """
     log = structlog.get_logger().bind(task="load_catalogue")
+    today = dt.datetime.fromtimestamp(wall_clock(), INDIA).date()
     for position, account in enumerate(accounts, start=1):
         try:
             credentials = await load_credentials(account)
             async with open_broker(settings.kite_api_root, credentials) as broker:
-                instruments, spots = await _fetch(broker, settings.fo_underlyings)
+                found, spots = await _fetch(broker, settings.fo_underlyings, today)
             break
         except BrokerError as error:
             report(CatalogueStatus(last_error=str(error)))
             if position == len(accounts):
                 raise
             log.warning("account_skipped", account=account.account_id, error=str(error))
-    today = dt.datetime.fromtimestamp(wall_clock(), INDIA).date()
-
-    def choose() -> tuple[InstrumentRegistry, list[Subscription], Plan]:
-        found = InstrumentRegistry(instruments)
-        wanted = choose_subscriptions(found, spots, settings, today)
-        plan = create_plan(
-            wanted,
-            [account.account_id for account in accounts],
-            sockets_per_account=settings.max_ws_connections_per_account,
-            instruments_per_socket=settings.max_instruments_per_ws_connection,
-        )
-        return found, wanted, plan
-
-    # Passes over ~100,000 rows: in a thread, so that the event loop does not stall.
-    found, wanted, plan = await trio.to_thread.run_sync(choose)
+    wanted = choose_subscriptions(found, spots, settings, today)
+    plan = create_plan(
+        wanted,
+        [account.account_id for account in accounts],
+        sockets_per_account=settings.max_ws_connections_per_account,
+        instruments_per_socket=settings.max_instruments_per_ws_connection,
+    )
     registry.set(found)
     plans.set(plan)
     report(CatalogueStatus(len(found), len(wanted), wall_clock()))
+    without_price = [name for name in settings.fo_underlyings if not spots.get(name, 0) > 0]
+    if without_price:
+        log.warning("strikes_chosen_without_a_price", underlyings=without_price)
     log.info("catalogue_loaded", instruments=len(found), subscriptions=len(wanted))
 
 
@@ -92,12 +88,13 @@ def choose_subscriptions(
 
 
 async def _fetch(
-    broker: BrokerRest, underlyings: Sequence[str]
-) -> tuple[list[Instrument], dict[str, float]]:
+    broker: BrokerRest, underlyings: Sequence[str], today: dt.date
+) -> tuple[InstrumentRegistry, dict[str, float]]:
+    """The registry, and the price of each underlying for which the broker has one."""
     instruments = await broker.load_instruments()
-    registry = InstrumentRegistry(instruments)
-    keys = {
-        index.key: name for name in underlyings if (index := find_index(registry, name)) is not None
-    }
+    # Passes over ~100,000 rows go to a thread, so that the event loop does not stall.
+    registry = await trio.to_thread.run_sync(InstrumentRegistry, instruments)
+    references = {name: find_reference(registry, name, today) for name in underlyings}
+    keys = {row.key: name for name, row in references.items() if row is not None}
     prices = await broker.load_last_prices(keys) if keys else {}
-    return instruments, {keys[key]: price for key, price in prices.items() if key in keys}
+    return registry, {keys[key]: price for key, price in prices.items() if key in keys}

@@ -1,7 +1,7 @@
 """Which token goes on which socket, in which mode: pure functions from wishes to a plan."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -28,9 +28,19 @@ class Plan(msgspec.Struct, frozen=True):
         return self.shards.get(connection, MappingProxyType({}))
 
 
-def find_index(registry: InstrumentRegistry, underlying: str) -> Instrument | None:
-    """The index that goes by this normalised name, such as ``NSE:NIFTY BANK`` for BANKNIFTY."""
-    return next((row for row in registry if row.is_index and row.underlying == underlying), None)
+def find_reference(
+    registry: InstrumentRegistry, underlying: str, today: dt.date
+) -> Instrument | None:
+    """What an underlying's price is read from: its index, its share, or its nearest future."""
+    rows = registry.of_underlying(underlying)
+    for row in rows:
+        if row.is_index:
+            return row
+    for row in rows:
+        if row.expiry is None and row.instrument_type == "EQ" and row.exchange == "NSE":
+            return row
+    futures = [row for row in rows if row.is_future and row.expiry and row.expiry >= today]
+    return min(futures, key=lambda row: row.expiry or today, default=None)
 
 
 def select_chain(
@@ -43,33 +53,35 @@ def select_chain(
     otm_levels: int,
     mode: TickMode,
 ) -> list[Subscription]:
-    """What to stream for one underlying: its index, its futures and its near option chains.
+    """What to stream for one underlying: its index or share, futures and near option chains.
 
     Of each of the next ``expiries`` option expiries, the strike nearest to ``spot`` and
-    ``otm_levels`` strikes on either side of it, calls and puts. Without a spot price, no options.
+    ``otm_levels`` strikes on either side of it, calls and puts. Without a positive spot price,
+    the middle of the listed strikes stands for it: exchanges list them around the spot.
     """
-    index = find_index(registry, underlying)
-    derivatives = [
-        row
-        for row in registry
-        if row.expiry is not None and row.expiry >= today and row.underlying == underlying
+    listed = [
+        row for row in registry.of_underlying(underlying) if row.expiry and row.expiry >= today
     ]
-    chosen = [index] if index is not None else []
-    chosen += sorted(
-        (row for row in derivatives if row.is_future), key=lambda row: row.expiry or today
-    )
-    options = [row for row in derivatives if row.is_option]
-    if spot is not None:
-        for expiry in sorted({row.expiry for row in options if row.expiry})[:expiries]:
-            chain = [row for row in options if row.expiry == expiry]
-            strikes = sorted({row.strike for row in chain})
-            middle = min(range(len(strikes)), key=lambda i: abs(strikes[i] - spot))
-            near = set(strikes[max(0, middle - otm_levels) : middle + otm_levels + 1])
-            chosen += sorted(
-                (row for row in chain if row.strike in near),
-                key=lambda row: (row.strike, row.instrument_type),
-            )
+    futures = sorted((row for row in listed if row.is_future), key=lambda row: row.expiry or today)
+    reference = find_reference(registry, underlying, today)
+    chosen = [reference] if reference is not None and reference not in futures else []
+    chosen += futures
+    options = [row for row in listed if row.is_option]
+    for expiry in sorted({row.expiry for row in options if row.expiry})[:expiries]:
+        chain = [row for row in options if row.expiry == expiry]
+        near = _near_strikes(sorted({row.strike for row in chain}), spot, otm_levels)
+        chosen += sorted(
+            (row for row in chain if row.strike in near),
+            key=lambda row: (row.strike, row.instrument_type),
+        )
     return [Subscription(row, mode) for row in chosen]
+
+
+def _near_strikes(strikes: Sequence[float], spot: float | None, levels: int) -> set[float]:
+    middle = len(strikes) // 2
+    if spot is not None and spot > 0:
+        middle = min(range(len(strikes)), key=lambda place: abs(strikes[place] - spot))
+    return set(strikes[max(0, middle - levels) : middle + levels + 1])
 
 
 def create_plan(

@@ -63,6 +63,7 @@ def test_the_brokers_own_sample() -> None:
         "5,1,A,,0,2026-13-40,0,0,0,EQ,NSE,NSE",
         "5,1,A",
         "99999999999,1,A,,0,,0,0,0,EQ,NSE,NSE",
+        "5,1,A,,0,,0,0,1e999,EQ,NSE,NSE",
     ],
 )
 def test_a_junk_row_is_left_out_and_its_neighbours_stay(row: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ticker.errors import ConfigurationError
 from ticker.instruments import Instrument, InstrumentRegistry
-from ticker.planning import Plan, Subscription, create_plan, select_chain
+from ticker.planning import Plan, Subscription, create_plan, find_reference, select_chain
 
 TODAY = dt.date(2026, 11, 20)
 
@@ -34,7 +34,7 @@ def make(
         lot_size=65,
         instrument_type=kind,
         segment=segment,
-        exchange="NSE" if segment == "INDICES" else "NFO",
+        exchange="NSE" if segment in {"INDICES", "NSE"} else "NFO",
     )
 
 
@@ -81,8 +81,34 @@ def test_further_expiries_and_the_edge_of_the_chain() -> None:
     assert len({row.expiry for row in options}) == 2
 
 
-def test_without_a_spot_price_there_are_no_options() -> None:
-    assert [row.instrument_type for row in select(spot=None)] == ["EQ", "FUT", "FUT"]
+@pytest.mark.parametrize("spot", [None, 0.0])
+def test_without_a_spot_price_the_middle_of_the_strikes_stands_for_it(spot: float | None) -> None:
+    options = select(spot=spot, otm_levels=1)[3:]
+    assert {row.strike for row in options} == {24_950, 25_000, 25_050}
+
+
+@pytest.mark.parametrize(
+    ("cash", "reference"),
+    [
+        ([make(7, "RELIANCE INDUSTRIES", segment="NSE", symbol="RELIANCE")], 7),
+        ([], 8),  # a commodity: its nearest future
+    ],
+)
+def test_an_underlying_without_an_index_has_a_chain_too(
+    cash: list[Instrument], reference: int
+) -> None:
+    name = "RELIANCE"
+    futures = [make(8, name, "FUT", expiry=TODAY), make(9, name, "FUT", expiry=dt.date(2027, 1, 1))]
+    options = [make(10 + i, name, "CE", 1000.0 + i, TODAY) for i in range(9)]
+    registry = InstrumentRegistry([*options, *futures, *cash])
+    found = find_reference(registry, name, TODAY)
+    assert found is not None
+    assert found.instrument_token == reference
+    chosen = select_chain(
+        registry, name, spot=1004.0, today=TODAY, expiries=1, otm_levels=1, mode="full"
+    )
+    tokens = [wanted.instrument.instrument_token for wanted in chosen]
+    assert tokens == [*(row.instrument_token for row in cash), 8, 9, 13, 14, 15]
 
 
 def test_an_unknown_underlying_selects_nothing() -> None:
