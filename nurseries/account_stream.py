@@ -90,6 +90,10 @@ class Shard:
         """What the supervisor calls before it waits and restarts the shard."""
         self.fail(error, "backing_off", delay_s)
 
+    async def wait_retry(self, delay_s: float) -> None:
+        """Return after the delay, or as soon as there is another token to try."""
+        await _wait_replaced(self.credentials, self.credentials.value, delay_s)
+
     def fail(self, error: Exception, state: FeedState, delay_s: float) -> None:
         gap = self.record.note_failure(error, state, delay_s)
         if gap is not None:
@@ -181,7 +185,12 @@ async def stream_account(
                 policy=policy,
             )
             task = partial(
-                supervise, policy.restart, stream_shard, shard, on_failure=shard.note_failure
+                supervise,
+                policy.restart,
+                stream_shard,
+                shard,
+                on_failure=shard.note_failure,
+                wait=shard.wait_retry,
             )
             nursery.start_soon(task, name=f"shard {record.connection}")
 

@@ -33,9 +33,9 @@ from ticker.planning import Plan
 from ticker.settings import DEFAULT_REDIS_URL, Settings
 from ticker.status import ServiceStatus
 
-FRAMES_MAX: Final = 1024
-"""Frames waiting for the enricher. When full, streams wait, and the broker's TCP window with them:
-a frame that was received is never thrown away."""
+FRAMES_MAX: Final = 256
+"""Frames waiting for the enricher, at most 143 MB and one second of its work. When full, streams
+wait, and the broker's TCP window with them: a frame that was received is never thrown away."""
 
 SNAPSHOTS_MAX: Final = 8
 """Batches on their way to the publisher, which takes them at once and conflates; when full, the
@@ -47,6 +47,7 @@ GAPS_MAX: Final = 64
 CATALOGUE_RESTARTS: Final = RestartPolicy(
     # The broker answers one quote request a second; a refused one is not repeated sooner.
     expected=(BrokerError,),
+    delay_max_s=15.0,
     delay_floors_s={BrokerError: 1.0},
 )
 

@@ -45,6 +45,7 @@ async def supervise(
     child: Callable[[*Ts], Awaitable[None]],
     *args: *Ts,
     on_failure: Callable[[Exception, float], None] = ignore_failure,
+    wait: Callable[[float], Awaitable[None]] = trio.sleep,
 ) -> None:
     """Run ``child(*args)`` until it returns, again after each failure that is expected.
 
@@ -78,7 +79,7 @@ async def supervise(
         delay_s = policy.floor_s(failure) + policy.jitter() * ceiling_s
         ceiling_s = min(policy.delay_max_s, ceiling_s * 2)
         on_failure(failure, delay_s)
-        await trio.sleep(delay_s)
+        await wait(delay_s)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:

@@ -65,7 +65,7 @@ class FeedRecord:
         self._frames = metrics.feed_frames.labels(*names)
         self._last_data = metrics.last_data.labels(*names)
         self._last_heartbeat = metrics.last_heartbeat.labels(*names)
-        self._connected = metrics.connected.labels(*names)
+        self._connected = metrics.connected
         self._reconnects = metrics.reconnects
         self._anomalies = metrics.wire_anomalies
         self._task_failures = metrics.task_failures.labels("stream_shard")
@@ -84,8 +84,16 @@ class FeedRecord:
             self._since = self._wall_clock()
             self._log.info("feed_state", state=state, was=self._state)
         self._state = state
-        self._connected.set(state == "live")
+        self._show_connected(state)
         self.report()
+
+    def _show_connected(self, state: FeedState) -> None:
+        """1 while live, 0 while it should be; no sample for a socket that the plan does not use."""
+        names = (self.connection.account_id, str(self.connection.shard))
+        if state == "idle":
+            self._connected.remove(*names)
+        else:
+            self._connected.labels(*names).set(state == "live")
 
     def note_subscribed(self, tokens: int) -> None:
         """The socket has been asked for everything planned: so many instruments."""

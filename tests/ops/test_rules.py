@@ -12,7 +12,7 @@ RULES = (OPS / "prometheus-rules.yml").read_text()
 ALERTS = re.findall(r"- alert: (\w+)", RULES)
 EXPRESSIONS = re.findall(r"expr: (.+)", RULES)
 FROM_PROMETHEUS = {"up"}
-WORDS = {"rate", "increase", "sum", "max", "by", "le", "reason", "kind", "on", "and", "job"} | {
+WORDS = {"rate", "increase", "sum", "max", "by", "le", "reason", "kind", "time", "job"} | {
     "histogram_quantile"
 }
 
