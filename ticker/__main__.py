@@ -53,6 +53,9 @@ def run(port: Port = None, host: Host = None) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)  # until the service receives them itself
+    from ticker.kernel_cache import use_kernel_cache
+
+    use_kernel_cache()
     from nurseries.run import run_until_signalled
     from ticker.settings import load_settings
 
