@@ -22,7 +22,13 @@ import trio
 from nurseries.latest import Latest
 from nurseries.supervise import RestartPolicy, supervise
 from ticker.credentials import Account, Credentials, load_credentials
-from ticker.errors import FeedError, FeedSilentError, FeedThrottledError, TokenRejectedError
+from ticker.errors import (
+    FeedClosedError,
+    FeedError,
+    FeedSilentError,
+    FeedThrottledError,
+    TokenRejectedError,
+)
 from ticker.feed_record import FeedRecord
 from ticker.instruments import TickMode
 from ticker.kite.difference import subscription_difference
@@ -33,6 +39,8 @@ from ticker.metrics import Metrics
 from ticker.planning import Plan
 
 OnText = Callable[[ConnectionId, ServerText], None]
+ExpectsTicks = Callable[[ConnectionId], bool]
+"""Whether the market is open for what a connection carries."""
 
 HEARTBEAT_SIZE_MAX: Final = 1
 """A binary message too short for a packet count is a sign of life, whatever its value."""
@@ -47,6 +55,7 @@ class StreamPolicy:
     """How an account's sockets behave; the defaults suit the broker.
 
     ``silence_s``: nothing at all for so long means a dead socket; heartbeats come each second.
+    ``mute_s``: heartbeats without a tick for so long, while ticks are to be expected, likewise.
     ``connect_spacing_s``: the least time between two handshakes of the account.
     ``token_retry_s``: how long a refused token rests before it is tried again if no new one
     comes, because during nightly maintenance the broker refuses good tokens too; up to half is
@@ -56,6 +65,7 @@ class StreamPolicy:
     sockets: int = 3
     tokens_per_message: int = 500
     silence_s: float = 5.0
+    mute_s: float = 60.0
     connect_timeout_s: float = 10.0
     connect_spacing_s: float = 0.25
     token_poll_s: float = 1.0
@@ -79,6 +89,7 @@ class Shard:
     frames: trio.MemorySendChannel[Frame]
     gaps: trio.MemorySendChannel[Gap]
     on_text: OnText
+    expects_ticks: ExpectsTicks
     wall_clock: Callable[[], float]
     policy: StreamPolicy
 
@@ -128,6 +139,7 @@ async def stream_account(
     report: Callable[[FeedStatus], None],
     wall_clock: Callable[[], float],
     ws_root: str,
+    expects_ticks: ExpectsTicks,
     on_text: OnText = ignore_text,
     ssl_context: ssl.SSLContext | None = None,
     open_stream: OpenStream = trio.open_tcp_stream,
@@ -135,8 +147,9 @@ async def stream_account(
     """Keep the account's sockets on plan until cancelled.
 
     ``frames`` receives every binary message but heartbeats, ``gaps`` every hole; both stay open.
-    ``report`` and ``on_text`` are called in place and must not block. Feed errors are retried for
-    ever and touch no other account; whatever else is raised, also by the callbacks, propagates.
+    ``report``, ``on_text`` and ``expects_ticks`` are called in place and must not block. Feed
+    errors are retried for ever and touch no other account; whatever else is raised, also by the
+    callbacks, propagates.
     """
     if ssl_context is None and ws_root.startswith("wss:"):
         ssl_context = ssl.create_default_context()  # 30 ms: once for all sockets
@@ -181,6 +194,7 @@ async def stream_account(
                 frames=frames,
                 gaps=gaps,
                 on_text=on_text,
+                expects_ticks=expects_ticks,
                 wall_clock=wall_clock,
                 policy=policy,
             )
@@ -222,6 +236,7 @@ async def stream_shard(shard: Shard) -> None:
         try:
             async with shard.connect(credentials) as socket, trio.open_nursery() as nursery:
                 nursery.start_soon(read_feed, shard, socket)
+                nursery.start_soon(_leave_replaced, shard.credentials, credentials)
                 await reconcile(shard, socket)
                 nursery.cancel_scope.cancel()
         except TokenRejectedError as error:
@@ -249,9 +264,16 @@ async def _wait_replaced(
         await newest.wait_until(lambda credentials: credentials != rejected)
 
 
+async def _leave_replaced(newest: Latest[Credentials], used: Credentials) -> None:
+    """Raise as soon as there is another token: sockets of a dead one may just go mute."""
+    await newest.wait_until(lambda credentials: credentials != used)
+    raise FeedClosedError("reconnecting with the new access token")
+
+
 async def read_feed(shard: Shard, socket: FeedSocket) -> None:
     """Pass on what arrives until the socket fails; raise FeedSilentError when nothing does."""
-    connection, silence_s = shard.record.connection, shard.policy.silence_s
+    connection, policy = shard.record.connection, shard.policy
+    silence_s, mute_s, data_at = policy.silence_s, policy.mute_s, trio.current_time()
     while True:
         try:
             # Around this await only: while the frames' reader is behind, we do not listen, and
@@ -267,6 +289,10 @@ async def read_feed(shard: Shard, socket: FeedSocket) -> None:
             continue
         received_at = shard.wall_clock()
         is_heartbeat = len(message) <= HEARTBEAT_SIZE_MAX
+        if not is_heartbeat:
+            data_at = trio.current_time()
+        elif trio.current_time() - data_at > mute_s and shard.expects_ticks(connection):
+            raise FeedSilentError(f"only heartbeats arrived for {mute_s:g} s in market hours")
         await _send_gap(shard, shard.record.note_message(received_at, is_heartbeat=is_heartbeat))
         if is_heartbeat:
             continue

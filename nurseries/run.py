@@ -20,10 +20,14 @@ SWITCH_INTERVAL_S: Final = 0.0005
 """The loop gets the interpreter back from a worker thread within this; Python's default is 5 ms."""
 
 
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, the process manager, and the terminal that was closed."""
+
+
 def run_until_signalled(settings: Settings) -> None:
     """Run the service and, where not configured, its own Redis server and simulator.
 
-    Returns after SIGINT or SIGTERM, once everything is drained and every child has ended.
+    Returns after a signal to stop, once everything is drained and every child has ended.
     """
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -33,7 +37,7 @@ def run_until_signalled(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     stop = trio.Event()
     serving = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey_signals, signals, stop, serving, nursery.cancel_scope)
             async with open_redis_server(settings) as with_redis, open_market(with_redis) as ready:

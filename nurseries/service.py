@@ -5,6 +5,7 @@ ended the sources are cancelled, their channels close, the sinks drain what is l
 service is over. A bug anywhere leaves through the nurseries and ends the process.
 """
 
+import datetime as dt
 import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import structlog
 import trio
 
 from api.app import create_app
@@ -27,11 +29,13 @@ from ticker.credentials import Account, create_accounts
 from ticker.engine import Engine, create_engine
 from ticker.errors import BrokerError
 from ticker.instruments import InstrumentRegistry
-from ticker.messages import Frame, Gap, SnapshotBatch
+from ticker.market_hours import require_year
+from ticker.messages import ConnectionId, Frame, Gap, SnapshotBatch
 from ticker.metrics import Metrics
 from ticker.planning import Plan
 from ticker.settings import DEFAULT_REDIS_URL, Settings
 from ticker.status import ServiceStatus
+from ticker.tick_expectation import expects_ticks
 
 FRAMES_MAX: Final = 256
 """Frames waiting for the enricher, at most 143 MB and one second of its work. When full, streams
@@ -66,11 +70,20 @@ async def run_service(
     ``settings`` name a Redis server and at least one account. Raises an ExceptionGroup with the
     first bug; nothing that the error tree calls expected gets that far.
     """
+    if not settings.is_mock:
+        now = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
+        require_year(now, settings.market_hours_file)
     accounts = create_accounts(settings)
     registry = Latest(InstrumentRegistry(()))
     plans = Latest(Plan({}))
     engine = create_engine(settings, lambda: registry.value)
-    tasks = bind_tasks(settings, engine, status, metrics, wall_clock)
+
+    def is_ticking_time(connection: ConnectionId) -> bool:
+        return settings.is_mock or expects_ticks(
+            connection, plans.value, registry.value, wall_clock(), settings.market_hours_file
+        )
+
+    tasks = bind_tasks(settings, engine, status, metrics, wall_clock, is_ticking_time)
     await trio.to_thread.run_sync(engine.warm_up, abandon_on_cancel=True)
     gc.collect()
     gc.freeze()  # a full collection over the compiled kernels would stall the loop for 50 ms
@@ -117,6 +130,7 @@ def bind_tasks(
     status: ServiceStatus,
     metrics: Metrics,
     wall_clock: Callable[[], float],
+    is_ticking_time: Callable[[ConnectionId], bool],
 ) -> Tasks:
     """Give each task what does not flow through the tree."""
 
@@ -125,7 +139,9 @@ def bind_tasks(
             await stop.wait()
             status.draining = True  # readiness goes first
 
-        app = create_app(status, metrics)
+        app = create_app(
+            status, metrics, wall_clock=wall_clock, market_hours_file=settings.market_hours_file
+        )
         await serve_api(
             app,
             host=settings.host,
@@ -133,6 +149,11 @@ def bind_tasks(
             wait_shutdown=wait_stop,
             task_status=task_status,
         )
+
+    def note_failure(error: Exception, delay_s: float) -> None:
+        metrics.task_failures.labels("load_catalogue").inc()
+        log = structlog.get_logger().bind(task="load_catalogue")
+        log.warning("catalogue_not_loaded", error=str(error), retry_in_s=round(delay_s, 1))
 
     return Tasks(
         enrich=partial(
@@ -159,6 +180,7 @@ def bind_tasks(
             report=status.report_feed,
             wall_clock=wall_clock,
             ws_root=settings.kite_ws_root,
+            expects_ticks=is_ticking_time,
         ),
         load_catalogue=partial(
             supervise,
@@ -169,6 +191,7 @@ def bind_tasks(
                 report=status.report_catalogue,
                 wall_clock=wall_clock,
             ),
+            on_failure=note_failure,
         ),
         serve_api=serve,
     )
@@ -197,5 +220,6 @@ def create_stream_policy(settings: Settings) -> StreamPolicy:
         sockets=settings.max_ws_connections_per_account,
         tokens_per_message=settings.kite_tokens_per_message,
         silence_s=settings.kite_silence_seconds,
+        mute_s=settings.kite_mute_seconds,
         token_retry_s=settings.kite_token_retry_seconds,
     )

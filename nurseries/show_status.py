@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,16 +26,18 @@ async def show_status(settings: Settings, status: ServiceStatus, url: str) -> No
 
     A status line on a terminal; elsewhere a log line every ten seconds.
     """
+    with suppress(OSError):  # nobody reads our output: no reason to stop serving
+        sys.stdout.write("".join(f"{line}\n" for line in announce(settings, url)))
+        sys.stdout.flush()
     console = Console()
-    announce(console, settings, url)
     if console.is_terminal:
         await _show_line(console, status)
     else:
         await _log_lines(status)
 
 
-def announce(console: Console, settings: Settings, url: str) -> None:
-    """Print where the API, Redis and the broker are. Passwords are left out."""
+def announce(settings: Settings, url: str) -> Iterator[str]:
+    """Where the API, Redis and the broker are. Passwords are left out."""
     redis = urlsplit(settings.redis_url or "")
     broker = "the broker" if settings.kite_api_root == BROKER_API_ROOT else "simulator"
     redis_url = redis._replace(netloc=redis.netloc.rpartition("@")[2]).geturl()
@@ -44,7 +48,7 @@ def announce(console: Console, settings: Settings, url: str) -> None:
         ("channels", f"{settings.publish_channel_prefix}:options, :underlying, :events"),
         ("watch it", f"{_python()} -m ticker watch --redis-url {redis_url}"),
     ):
-        console.print(f"{name:>12}  {address}", highlight=False, soft_wrap=True)
+        yield f"{name:>12}  {address}"
 
 
 def _python() -> str:

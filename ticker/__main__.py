@@ -4,15 +4,17 @@ It alone composes the three packages. Heavy imports stay inside the commands tha
 that ``--help`` and ``decode`` start at once.
 """
 
+import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NoReturn
 
 import typer
 
-from ticker.errors import ConfigurationError, TickerError
+from ticker.errors import ConfigurationError, OutputError, TickerError
 
 app = typer.Typer(
     name="ticker",
@@ -51,7 +53,7 @@ def run(port: Port = None, host: Host = None) -> None:
     KITE_<ID>_API_KEY / KITE_<ID>_ACCESS_TOKEN (or _ACCESS_TOKEN_FILE), FO_UNDERLYINGS, ...; the
     README lists them. What is not configured is simulated.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # until the service receives them itself
     from ticker.kernel_cache import use_kernel_cache
 
@@ -108,7 +110,8 @@ def watch(
         bool, typer.Option("--raw", help="Print every payload as a line of JSON.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option(help="Gather for so long, print the table once, end.")
+        float | None,
+        typer.Option(help="Gather for so long, print the table once (--raw: what came), end."),
     ] = None,
     redis_url: Annotated[
         str | None, typer.Option(help="Default: REDIS_URL, or the local market's server.")
@@ -117,6 +120,7 @@ def watch(
     """Show a live option chain, or raw payloads, as any Redis subscriber sees them."""
     from rich.console import Console
 
+    from ticker.calendar_report import parse_day
     from ticker.chain import Chain
     from ticker.local_market import LOCAL_REDIS_PORT
     from ticker.settings import load_settings
@@ -125,11 +129,12 @@ def watch(
     settings = load_settings(redis_url=redis_url)
     url = settings.redis_url or f"redis://127.0.0.1:{LOCAL_REDIS_PORT}/0"
     prefix = settings.publish_channel_prefix
-    with suppress(KeyboardInterrupt):
+    with _writing_to_stdout():
         if raw:
-            print_payloads(url, prefix, typer.echo)
+            print_payloads(url, prefix, sys.stdout, seconds=seconds)
         else:
-            show_chain(url, prefix, Chain(underlying, expiry), Console(), seconds=seconds)
+            chain = Chain(underlying.upper(), expiry and parse_day(expiry).isoformat())
+            show_chain(url, prefix, chain, Console(), seconds=seconds)
 
 
 @app.command()
@@ -144,9 +149,31 @@ def decode(
     """
     from ticker.decode import decode_lines, read_lines
 
-    with suppress(KeyboardInterrupt), _open_binary(file) as stream:
+    with _writing_to_stdout(), _open_binary(file) as stream:
         summary = decode_lines(read_lines(stream), sys.stdout.write)
+        sys.stdout.flush()
         typer.echo(summary.to_json(), err=True)
+
+
+@app.command()
+def calendar(
+    day: Annotated[
+        str | None, typer.Argument(metavar="[DATE]", help="YYYY-MM-DD; today at the exchanges.")
+    ] = None,
+) -> None:
+    """Show a day's trading hours by segment, and of today also which phase is on.
+
+    Reads MARKET_HOURS_FILE, or the file that comes with the package.
+    """
+    import datetime as dt
+
+    from ticker.calendar_report import calendar_lines, parse_day
+    from ticker.settings import load_settings
+
+    shown = parse_day(day) if day is not None else None
+    path = load_settings().market_hours_file
+    for line in calendar_lines(dt.datetime.now(dt.UTC), shown, path):
+        typer.echo(line)
 
 
 @app.command()
@@ -174,8 +201,27 @@ def _leave(_number: int, _frame: object) -> NoReturn:
     sys.exit(0)
 
 
+@contextmanager
+def _writing_to_stdout() -> Iterator[None]:
+    """Ctrl-C, and a reader who has seen enough (`... | head`), end a command without an error."""
+    if sys.stdout is None:
+        raise ConfigurationError("standard output is closed")
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, instead of failing once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"cannot write: {error.strerror}") from None
+
+
 def _open_binary(file: str) -> AbstractContextManager[BinaryIO]:
     if file == "-":
+        if sys.stdin is None:
+            raise ConfigurationError("standard input is closed")
         return nullcontext(sys.stdin.buffer)
     try:
         return Path(file).open("rb")
@@ -191,9 +237,6 @@ def main() -> NoReturn:
         _fail(group, 2)
     except* TickerError as group:
         _fail(group, 1)
-    except* BrokenPipeError:
-        # The reader of our output is gone, as in `decode FILE | head`.
-        sys.stderr.close()
     sys.exit(0)
 
 

@@ -6,6 +6,7 @@ and null where the broker sends 0 for never. Unlike the official client, prices 
 times carry their offset.
 """
 
+import codecs
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,7 +57,9 @@ def read_lines(stream: BinaryIO, max_line: int = MAX_LINE) -> Iterator[bytes | N
 
     Memory stays bounded also for input that never ends its line.
     """
+    mark = codecs.BOM_UTF8  # as some editors begin a file
     while line := stream.readline(max_line + 1):
+        line, mark = line.removeprefix(mark), b""
         oversize = False
         while len(line) > max_line and not line.endswith(b"\n"):
             oversize = True

@@ -18,6 +18,7 @@
     │   ├── RedisUnreachableError    no connection, or it broke
     │   ├── RedisTimeoutError        no answer within the deadline
     │   └── RedisReplyError          the server answered with an error
+    ├── OutputError              a command's own output cannot be written: one line, exit code 1
     └── ChildExitedError         a server that we started for ourselves ended: STOPS the process
 
 What is perishable is dropped or conflated, and counted. What holds a connection is restarted.
@@ -32,6 +33,10 @@ class TickerError(Exception):
 
 class ConfigurationError(TickerError):
     """A setting, credential or command-line value cannot be used."""
+
+
+class OutputError(TickerError):
+    """What a command has to say cannot be written."""
 
 
 class FeedError(TickerError):

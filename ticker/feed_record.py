@@ -109,6 +109,7 @@ class FeedRecord:
         if self._state == "live" or not self._restored:
             return None
         self._live_at = received_at
+        self._last_error = None
         self.enter("live")
         return self.end_gap(received_at)
 

@@ -1,80 +1,194 @@
-"""When contracts expire and which days are trading days, from a dated data file by exchange."""
+"""When the exchanges trade, what they are doing now, and when contracts expire.
+
+Pure functions of an aware ``now`` over a dated data file. A segment is the broker's word for an
+exchange: NSE, BSE, NFO, BFO, CDS, BCD, MCX, NCO. Everywhere ``path`` replaces the file that comes
+with the package; a file is read once per process. Every function raises ConfigurationError for a
+file that cannot be used, a segment it does not name and, unless it says otherwise, a year it does
+not cover: what is not known is never "open".
+"""
 
 import datetime as dt
-import functools
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from ticker.calendar_file import (
+    DEFAULT_FILE,
+    Calendar,
+    MarketCalendars,
+    SessionName,
+    load_calendars,
+)
 from ticker.errors import ConfigurationError
-
-DEFAULT_FILE: Final = Path(__file__).with_name("market_hours.toml")
 
 YEAR_S: Final = 365.0 * 86_400.0
 """Seconds of the year that volatilities and Greeks are quoted for."""
 
-_FRIDAY: Final = 4
+PhaseName = Literal["closed", SessionName]
+
+_OPEN: Final = frozenset({"continuous", "closing_auction"})
+_DAY: Final = dt.timedelta(days=1)
 
 
-class _Expiry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"first": "from"}):
-    """The time of day at which contracts end whose expiry is ``first`` or later."""
+class Phase(msgspec.Struct, frozen=True):
+    """What a segment does from ``since`` until just before ``until``, both in UTC.
 
-    first: dt.date
-    at: dt.time
+    ``is_open``: instruments trade at prices of their own, continuously or in the closing auction.
+    The exchange also sends in ``pre_open``, where orders gather, and in ``post_close``, where
+    trades are made at the closing price; in ``closed`` it is silent. Only in ``closed`` may an end
+    be None: it lies in a year that the file does not cover.
+    """
 
-
-class _Calendar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What some exchanges have in common. ``extra_days``: weekend days with a full session."""
-
-    exchanges: tuple[str, ...]
-    expiry: tuple[_Expiry, ...]
-    holidays: frozenset[dt.date] = frozenset()
-    extra_days: frozenset[dt.date] = frozenset()
-
-
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    timezone: str
-    calendars: tuple[_Calendar, ...]
+    name: PhaseName
+    is_open: bool
+    since: dt.datetime | None
+    until: dt.datetime | None
 
 
-class _MarketHours(msgspec.Struct, frozen=True):
-    zone: ZoneInfo
-    calendars: Mapping[str, _Calendar]
+class _Span(NamedTuple):
+    name: SessionName
+    since: dt.datetime
+    until: dt.datetime
+
+    def to_phase(self) -> Phase:
+        return Phase(self.name, self.name in _OPEN, self.since, self.until)
+
+
+class _Segment(NamedTuple):
+    name: str
+    calendar: Calendar
+    file: MarketCalendars
+
+    def require(self, day: dt.date) -> None:
+        if not self.calendar.covers(day):
+            raise ConfigurationError(
+                f"the market hours in {self.file.path} do not cover {day.year} for {self.name}: "
+                "MARKET_HOURS_FILE may name a file that does"
+            )
+
+    def instant(self, day: dt.date, time: dt.time) -> dt.datetime:
+        return dt.datetime.combine(day, time, self.file.zone).astimezone(dt.UTC)
+
+    def spans(self, day: dt.date) -> list[_Span]:
+        return [
+            _Span(phase.name, self.instant(day, phase.at), self.instant(day, phase.ends(day)))
+            for phase in self.calendar.phases(self.name, day)
+        ]
+
+    def spans_after(self, day: dt.date) -> Iterator[_Span]:
+        """From this day on, in order, as far as the calendar reaches."""
+        while self.calendar.covers(day):
+            yield from self.spans(day)
+            day += _DAY
+
+    def spans_before(self, day: dt.date) -> Iterator[_Span]:
+        """From this day back, newest first, as far as the calendar reaches."""
+        while self.calendar.covers(day):
+            yield from reversed(self.spans(day))
+            day -= _DAY
+
+
+def market_phase(segment: str, now: dt.datetime, path: Path | None = None) -> Phase:
+    """What the segment is doing at ``now``, since when and until when.
+
+    Raises ValueError if ``now`` is naive.
+    """
+    known, day = _segment(segment, path), market_date(now, path)
+    known.require(day)
+    for span in known.spans(day):
+        if span.since <= now < span.until:
+            return span.to_phase()
+    return Phase(
+        "closed",
+        is_open=False,
+        since=next((span.until for span in known.spans_before(day) if span.until <= now), None),
+        until=next((span.since for span in known.spans_after(day) if span.since > now), None),
+    )
+
+
+def next_open(segment: str, now: dt.datetime, path: Path | None = None) -> dt.datetime | None:
+    """The first instant after ``now``, in UTC, at which the segment turns from not open to open.
+
+    None if that is not in a year the file covers.
+    """
+    known, day = _segment(segment, path), market_date(now, path)
+    known.require(day)
+    open_until = None
+    for span in known.spans_after(day):
+        if span.name in _OPEN:
+            if span.since > now and span.since != open_until:
+                return span.since
+            open_until = span.until
+    return None
+
+
+def day_phases(segment: str, day: dt.date, path: Path | None = None) -> tuple[Phase, ...]:
+    """The phases of one day in order, without those in which the segment is closed."""
+    known = _segment(segment, path)
+    known.require(day)
+    return tuple(span.to_phase() for span in known.spans(day))
+
+
+def day_name(segment: str, day: dt.date, path: Path | None = None) -> str | None:
+    """The holiday or special session of a day; None for any other day."""
+    known = _segment(segment, path)
+    known.require(day)
+    return known.calendar.day_name(segment, day)
+
+
+def market_date(now: dt.datetime, path: Path | None = None) -> dt.date:
+    """The date at the exchanges, whatever the host's time zone and that of ``now``.
+
+    Raises ValueError if ``now`` is naive.
+    """
+    if now.utcoffset() is None:
+        raise ValueError(f"a time without a zone: {now}")
+    return now.astimezone(load_calendars(path or DEFAULT_FILE).zone).date()
+
+
+def segments(path: Path | None = None) -> tuple[str, ...]:
+    """The segments the file names, in its order."""
+    return tuple(load_calendars(path or DEFAULT_FILE).by_exchange)
+
+
+def require_year(now: dt.datetime, path: Path | None = None) -> None:
+    """Raise ConfigurationError unless the file covers the year of ``now`` for all its segments."""
+    day = market_date(now, path)
+    for segment in segments(path):
+        _segment(segment, path).require(day)
+
+
+def last_covered_day(path: Path | None = None) -> dt.date | None:
+    """The last day of the newest year that the file covers for all its segments; None if none."""
+    covered = [_segment(segment, path).calendar.years for segment in segments(path)]
+    years = frozenset[int].intersection(*covered) if covered else frozenset[int]()
+    return dt.date(max(years), 12, 31) if years else None
 
 
 def expiry_at(exchange: str, expiry_date: dt.date, path: Path | None = None) -> dt.datetime:
-    """The instant, in UTC, at which a contract of this expiry date ends.
+    """The instant, in UTC, at which a contract of this expiry date ends; of any year.
 
-    ``exchange`` is the broker's word for it: NFO, BFO, CDS, BCD, MCX, ... ``path`` replaces the
-    data file that comes with the package; a file is read once per process.
-
-    Raises ConfigurationError when the file cannot be used, or does not tell.
+    Raises ConfigurationError when the file does not tell.
     """
-    hours = _load(path or DEFAULT_FILE)
-    rules = _calendar(hours, exchange).expiry
-    applying = [rule for rule in rules if rule.first <= expiry_date]
+    known = _segment(exchange, path)
+    applying = [rule for rule in known.calendar.expiry if rule.first <= expiry_date]
     if not applying:
         raise ConfigurationError(
             f"the market hours do not say when {exchange} contracts of {expiry_date} expire"
         )
-    newest = max(applying, key=lambda rule: rule.first)
-    return dt.datetime.combine(expiry_date, newest.at, hours.zone).astimezone(dt.UTC)
+    return known.instant(expiry_date, max(applying, key=lambda rule: rule.first).at)
 
 
 def is_trading_day(exchange: str, day: dt.date, path: Path | None = None) -> bool:
-    """Whether the exchange holds a full session on this day; ``path`` as for ``expiry_at``.
+    """Whether the exchange is taken to trade on this day; the Muhurat hour alone does not count.
 
-    Of a year that the file lists no holidays for, every Monday to Friday is taken to be one.
-
-    Raises ConfigurationError when the file cannot be used, or does not know the exchange.
+    An assumption for simulated markets: of a year that the file does not cover, every Monday to
+    Friday is taken to be one. What is to be known of a real market, ``market_phase`` and
+    ``day_phases`` know.
     """
-    calendar = _calendar(_load(path or DEFAULT_FILE), exchange)
-    if day.weekday() > _FRIDAY:
-        return day in calendar.extra_days
-    return day not in calendar.holidays
+    return _segment(exchange, path).calendar.is_full_day(day)
 
 
 def year_fraction(now_s: float, expiry_s: float) -> float:
@@ -82,21 +196,9 @@ def year_fraction(now_s: float, expiry_s: float) -> float:
     return (expiry_s - now_s) / YEAR_S
 
 
-def _calendar(hours: _MarketHours, exchange: str) -> _Calendar:
-    calendar = hours.calendars.get(exchange)
+def _segment(name: str, path: Path | None) -> _Segment:
+    file = load_calendars(path or DEFAULT_FILE)
+    calendar = file.by_exchange.get(name)
     if calendar is None:
-        raise ConfigurationError(f"the market hours do not know the exchange {exchange!r}")
-    return calendar
-
-
-@functools.cache
-def _load(path: Path) -> _MarketHours:
-    try:
-        content = msgspec.toml.decode(path.read_bytes(), type=_File)
-        zone = ZoneInfo(content.timezone)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the market hours: {error}") from error
-    except (msgspec.DecodeError, ValueError, ZoneInfoNotFoundError) as error:
-        raise ConfigurationError(f"cannot use the market hours in {path}: {error}") from error
-    by_exchange = {name: calendar for calendar in content.calendars for name in calendar.exchanges}
-    return _MarketHours(zone, by_exchange)
+        raise ConfigurationError(f"the market hours do not know the exchange {name!r}")
+    return _Segment(name, calendar, file)

@@ -9,6 +9,7 @@ may use ``KITE_API_KEY`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``prima
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -30,7 +31,12 @@ from ticker.instruments import TickMode
 
 BROKER_WS_ROOT: Final = "wss://ws.kite.trade"
 BROKER_API_ROOT: Final = "https://api.kite.trade"
+REAL_ENVIRONMENTS: Final = ("staging", "production", "prod", "live")
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
+
+
+_ACCOUNT_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,50}$")
+_CREDENTIAL: Final = re.compile(r"(KITE(?:_.+)?)_(?:API_KEY|ACCESS_TOKEN|ACCESS_TOKEN_FILE)")
 
 
 class AccountSettings(BaseModel):
@@ -38,7 +44,7 @@ class AccountSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    account_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
+    account_id: str = Field(pattern=_ACCOUNT_ID)
     api_key: SecretStr
     access_token: SecretStr | None = None
     access_token_file: Path | None = None
@@ -47,7 +53,9 @@ class AccountSettings(BaseModel):
 class Settings(BaseModel):
     """The service's configuration; unset fields have the values that suit a local run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     app_name: str = "ticker-service"
     environment: Literal["dev", "test", "staging", "production", "prod", "live"] = "dev"
@@ -63,9 +71,10 @@ class Settings(BaseModel):
     max_instruments_per_ws_connection: int = Field(3000, ge=1, le=3000)
     kite_tokens_per_message: int = Field(500, ge=1, le=3000)
     kite_silence_seconds: float = Field(5.0, gt=0)
+    kite_mute_seconds: float = Field(60.0, gt=0)
     kite_token_retry_seconds: float = Field(60.0, gt=0)
 
-    fo_underlyings: tuple[str, ...] = ("NIFTY", "BANKNIFTY", "FINNIFTY")
+    fo_underlyings: tuple[str, ...] = Field(("NIFTY", "BANKNIFTY", "FINNIFTY"), min_length=1)
     option_expiry_window: int = Field(3, ge=1)
     otm_levels: int = Field(10, ge=1)
     ticker_mode: TickMode = "full"
@@ -98,7 +107,13 @@ class Settings(BaseModel):
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return tuple(part.strip().strip("\"'") for part in value.strip("[] ").split(",") if part)
+        names = (part.strip().strip("\"'") for part in value.strip("[] ").split(","))
+        return tuple(name.upper() for name in names if name)
+
+    @field_validator("log_level", "log_format", "ticker_mode", "environment", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("kite_ws_root")
     @classmethod
@@ -117,11 +132,30 @@ class Settings(BaseModel):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
-    @model_validator(mode="after")
-    def _no_public_bind(self) -> Self:
-        if not is_loopback(self.host):
+    @field_validator("host")
+    @classmethod
+    def _no_public_bind(cls, value: str) -> str:
+        if not is_loopback(value):
             raise ValueError(
-                "HOST: the API has no authentication yet, so it binds to a loopback address only"
+                "must be this machine's own, such as 127.0.0.1: the API has no authentication yet"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _accounts_differ(self) -> Self:
+        keys: dict[str, str] = {}
+        for account in self.accounts:
+            key = account.api_key.get_secret_value()
+            if key in keys:
+                raise ValueError(
+                    f"accounts {keys[key]!r} and {account.account_id!r} have the same API key: "
+                    "the broker allows three sockets a key"
+                )
+            keys[key] = account.account_id
+        if self.environment in REAL_ENVIRONMENTS and not self.accounts:
+            raise ValueError(
+                f"ENVIRONMENT is {self.environment}, but KITE_ACCOUNTS names no account: "
+                "a simulated market is for development"
             )
         return self
 
@@ -148,7 +182,8 @@ def load_settings(
     never appear in it: they may be secrets.
     """
     values = {key.upper(): text for key, text in dotenv_values(env_file).items() if text}
-    values |= {key.upper(): text for key, text in (environ or os.environ).items()}
+    given_values = os.environ if environ is None else environ
+    values |= {key.upper(): text for key, text in given_values.items() if text}
     fields = {
         name: values[name.upper()] for name in Settings.model_fields if name.upper() in values
     }
@@ -161,17 +196,29 @@ def load_settings(
 
 def _account_settings(values: Mapping[str, str]) -> tuple[AccountSettings, ...]:
     names = [name.strip() for name in values.get("KITE_ACCOUNTS", "").split(",") if name.strip()]
-    if names:
-        return tuple(
-            _account(name, f"KITE_{name.upper()}", values) for name in dict.fromkeys(names)
-        )
-    if values.get("KITE_API_KEY"):
-        return (_account("primary", "KITE", values),)
-    return ()
+    prefixes = {_prefix(name): name for name in dict.fromkeys(names)}
+    if len(prefixes) < len(set(names)):
+        raise ConfigurationError("KITE_ACCOUNTS: two of the names read the same variables")
+    if not names and (values.get("KITE_API_KEY") or values.get("KITE_ACCESS_TOKEN")):
+        prefixes = {"KITE": "primary"}
+    for variable in values:
+        found = _CREDENTIAL.fullmatch(variable)
+        if found and found[1] not in prefixes:
+            raise ConfigurationError(
+                f"{variable} is set, but KITE_ACCOUNTS does not name its account"
+            )
+    return tuple(_account(name, prefix, values) for prefix, name in prefixes.items())
+
+
+def _prefix(account_id: str) -> str:
+    return "KITE_" + account_id.upper().replace("-", "_")
 
 
 def _account(account_id: str, prefix: str, values: Mapping[str, str]) -> AccountSettings:
-    prefix = prefix.replace("-", "_")
+    if not _ACCOUNT_ID.fullmatch(account_id):
+        raise ConfigurationError(
+            f"KITE_ACCOUNTS: {account_id!r} is not a name of letters, digits, _ and -"
+        )
     api_key = values.get(f"{prefix}_API_KEY")
     token = values.get(f"{prefix}_ACCESS_TOKEN")
     token_file = values.get(f"{prefix}_ACCESS_TOKEN_FILE")

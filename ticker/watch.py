@@ -1,8 +1,9 @@
 """The ``watch`` command: what a subscriber sees, read from Redis with redis-py."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, TextIO
 
 import msgspec
 import redis
@@ -13,15 +14,23 @@ from rich.live import Live
 
 from ticker.chain import Chain
 from ticker.errors import RedisUnreachableError
+from ticker.publishers.redis import parse_redis_url
 
 REFRESH_S: Final = 0.25
 
 
-def print_payloads(url: str, prefix: str, write: Callable[[str], None]) -> None:
-    """Write every payload of the service's channels as a line of JSON, until interrupted."""
+def print_payloads(url: str, prefix: str, output: TextIO, *, seconds: float | None = None) -> None:
+    """Write every payload of the service's channels as a line of JSON.
+
+    Until interrupted, or for so many seconds.
+    """
+    deadline = time.monotonic() + seconds if seconds is not None else math.inf
     for data in _messages(url, prefix):
         if data is not None:
-            write(data.decode())
+            output.write(data.decode() + "\n")
+            output.flush()
+        if time.monotonic() > deadline:
+            break
 
 
 def show_chain(
@@ -59,6 +68,7 @@ def _messages(url: str, prefix: str) -> Iterator[bytes | None]:
 
     Raises RedisUnreachableError if the server cannot be used.
     """
+    parse_redis_url(url)  # says what is wrong with it
     client = redis.Redis.from_url(
         url, socket_connect_timeout=2, health_check_interval=5, retry=Retry(NoBackoff(), 0)
     )

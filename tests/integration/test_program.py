@@ -165,6 +165,9 @@ def test_a_dead_child_server_stops_the_process() -> None:
         (["run", "--port", "0"], {"FO_UNDERLYINGS": "NOSUCH"}, "NOSUCH"),
         (["decode", "/no/such/file"], {}, "/no/such/file"),
         (["nonsense"], {}, "nonsense"),
+        (["watch", "--redis-url", "redis://127.0.0.1:99999/0"], {}, "port"),
+        (["watch", "--expiry", "soon"], {}, "soon"),
+        (["calendar", "2099-01-01"], {}, "2099"),
         (["simulate", "--rate", "-1"], {}, "--rate"),
     ],
 )
@@ -241,6 +244,42 @@ def test_a_broker_out_of_reach_leaves_the_service_up_and_saying_so() -> None:
         assert "canary-token" not in errors
 
 
+def test_output_that_nobody_can_read_does_not_stop_the_service() -> None:
+    arguments = [sys.executable, "-m", "ticker", "run", "--port", "0"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    child = subprocess.Popen(
+        arguments, stdout=write_end, stderr=subprocess.PIPE, cwd=REPOSITORY, env=environment({})
+    )
+    os.close(write_end)
+    try:
+        assert child.stderr is not None
+        lines = iter(child.stderr.readline, b"")
+        assert any(b'"state": "live"' in line for line in lines)
+        child.send_signal(signal.SIGHUP)
+        _, errors = child.communicate(timeout=15)
+        assert child.returncode == 0
+        assert b"Traceback" not in errors
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.write_text("\ufeff0001" + "0008" + "00066109" + "00000064\n", encoding="utf-8")
+    command = [sys.executable, "-m", "ticker", "decode", str(frames)]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, cwd=REPOSITORY, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"ticker: cannot write: No space left on device\n"
+    ended = run_ticker(["decode", str(frames)])
+    assert ended.stdout.startswith(b'{"frame":0,')
+    assert b'"anomalies":{}' in ended.stderr
+
+
 def test_decode_reads_standard_input_and_never_fails() -> None:
     lines = b"# a comment\n\n00\n000100080000660900010000\nzz\n\xff\xfe\n"
     ended = run_ticker(["decode"], stdin=lines)
@@ -266,6 +305,7 @@ def test_decode_into_a_closed_pipe_is_quiet() -> None:
     writer.stdout = None
     _, errors = writer.communicate(f"{packet}\n".encode() * 100_000, timeout=60)
     assert errors == b""
+    assert writer.returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["decode"]])

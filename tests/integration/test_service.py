@@ -122,6 +122,16 @@ async def test_a_silent_socket_is_noticed_and_everything_restored(fault: str) ->
         assert opened["from_ts"] == closed["from_ts"] < opened["to_ts"] < closed["to_ts"]
 
 
+async def test_a_socket_with_heartbeats_but_no_ticks_is_not_taken_for_live() -> None:
+    async with open_live(kite_mute_seconds=1.5) as live:
+        await live.simulator.inject("mute", api_key=live.simulator.accounts[0].api_key)
+        await live.wait_for(lambda: not live.status.account_is_live("a0"), 5)
+        await live.wait_for(lambda: live.status.account_is_live("a0"), 5)
+        await live.wait_for(lambda: len(live.events) >= 2)
+        assert {gap["reason"] for gap in live.events} == {"silent"}
+        assert live.status.account_feeds("a1")[0].reconnects == 0
+
+
 async def test_a_reset_socket_is_back_at_once() -> None:
     async with open_live() as live:
         for _ in range(3):

@@ -113,6 +113,7 @@ def create_streams(
         "report": streams.report,
         "wall_clock": wall_clock,
         "ws_root": "ws://localhost",
+        "expects_ticks": lambda connection: False,
         "on_text": lambda connection, message: streams.texts.append(message),
     }
     return streams, arguments
@@ -531,6 +532,26 @@ async def test_new_token_ends_the_wait_of_a_shard_that_backs_off(tmp_path: Path)
             broker.status = None
             token_file.write_text(CREDENTIALS.access_token)
             await streams.wait_state("live", within_s=1)
+
+
+async def test_new_token_replaces_an_open_socket(tmp_path: Path) -> None:
+    """The old token may have died without a word: its socket is open, and mute."""
+    token_file = tmp_path / "token"
+    token_file.write_text(CREDENTIALS.access_token)
+    account = Account("primary", CREDENTIALS, token_file)
+    policy = create_policy(token_poll_s=0.01)
+    async with (
+        open_memory_broker() as broker,
+        open_streams(broker, plan_of(NIFTY), account=account, policy=policy) as streams,
+    ):
+        await streams.wait_state("live", within_s=1)
+        broker.good_tokens = {"fresh"}
+        token_file.write_text("fresh")
+        await streams.wait_state("backing_off", within_s=1)
+        await streams.wait_state("live", within_s=2)
+        (socket,) = broker.sockets
+        assert socket.credentials.access_token == "fresh"
+        assert socket.table == NIFTY
 
 
 async def test_account_without_a_token_waits_for_one(tmp_path: Path) -> None:

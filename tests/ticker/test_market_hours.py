@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from ticker.calendar_file import DEFAULT_FILE
 from ticker.errors import ConfigurationError
-from ticker.market_hours import DEFAULT_FILE, expiry_at, is_trading_day, year_fraction
+from ticker.market_hours import expiry_at, is_trading_day, year_fraction
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,9 @@ def test_rules_may_stand_in_any_order(tmp_path: Path) -> None:
         ("NSE", "2026-11-08", False),  # Muhurat: one evening hour of a Sunday
         ("NFO", "2026-03-03", False),
         ("BFO", "2026-12-25", False),
+        ("NSE", "2025-02-01", True),  # the Budget's Saturday
+        ("NSE", "2025-10-21", False),  # Muhurat on a holiday
+        ("NSE", "2030-12-25", True),  # nothing is known of 2030
         ("MCX", "2026-03-03", True),  # evening session
         ("MCX", "2026-12-25", False),
     ],

@@ -46,6 +46,17 @@ def test_accounts_are_read_in_order_and_once() -> None:
     )
 
 
+def test_two_accounts_with_one_key_are_refused() -> None:
+    both = {f"KITE_{name}_{what}": "x" for name in "AB" for what in ("API_KEY", "ACCESS_TOKEN")}
+    with pytest.raises(ConfigurationError, match="'a' and 'b'"):
+        load(KITE_ACCOUNTS="a,b", **both)
+
+
+def test_empty_is_unset_and_case_does_not_matter() -> None:
+    settings = load(FO_UNDERLYINGS="", REDIS_URL="", LOG_LEVEL="INFO", TICKER_MODE="FULL")
+    assert settings == load()
+
+
 def test_single_account_is_primary() -> None:
     (account,) = load(KITE_API_KEY="k", KITE_ACCESS_TOKEN="t").accounts
     assert account.account_id == "primary"
@@ -77,6 +88,15 @@ def test_underlyings_as_a_list(text: str) -> None:
         ({"KITE_ACCOUNTS": "a"}, "KITE_A_API_KEY"),
         ({"KITE_ACCOUNTS": "a", "KITE_A_API_KEY": "k"}, "KITE_A_ACCESS_TOKEN"),
         ({"KITE_API_KEY": "k"}, "KITE_ACCESS_TOKEN"),
+        ({"KITE_ACCESS_TOKEN": "t"}, "KITE_API_KEY"),
+        ({"KITE_ACCOUNT": "a", "KITE_A_API_KEY": "k"}, "KITE_A_API_KEY"),
+        ({"KITE_A_ACCESS_TOKEN_FILE": "/f"}, "KITE_A_ACCESS_TOKEN_FILE"),
+        ({"KITE_ACCOUNTS": "bad name"}, "bad name"),
+        ({"KITE_ACCOUNTS": "a-b,a_b"}, "KITE_ACCOUNTS"),
+        ({"ENVIRONMENT": "production"}, "KITE_ACCOUNTS"),
+        ({"TICK_BATCH_WINDOW_MS": "inf"}, "TICK_BATCH_WINDOW_MS"),
+        ({"REDIS_TIMEOUT_SECONDS": "nan"}, "REDIS_TIMEOUT_SECONDS"),
+        ({"FO_UNDERLYINGS": ","}, "FO_UNDERLYINGS"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(
