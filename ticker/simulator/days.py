@@ -29,11 +29,13 @@ def session_open(now: float) -> float:
 
 
 def previous_close(opened_at: float) -> float:
-    """When the trading day before the one that opened at ``opened_at`` closed."""
+    """When the last trade was made on the trading day before the one that opened at ``opened_at``:
+    in the last second of the session, which is also the last look of its last candle.
+    """
     day = dt.datetime.fromtimestamp(opened_at, IST).date() - dt.timedelta(days=1)
     while not is_trading_day("NSE", day):
         day -= dt.timedelta(days=1)
-    return dt.datetime.combine(day, CLOSE, IST).timestamp()
+    return dt.datetime.combine(day, CLOSE, IST).timestamp() - 1
 
 
 def trading_days(exchange: str, first: dt.date, last: dt.date) -> Iterator[dt.date]:

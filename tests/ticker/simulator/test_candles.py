@@ -17,6 +17,7 @@ from tests.ticker.simulator.memory_simulator import (
     token_of,
 )
 from ticker.simulator.candles import CandleRequestError, create_candles, parse_request
+from ticker.simulator.days import IST
 from ticker.simulator.simulation import SimulatorConfig
 from ticker.ticks import Row
 
@@ -42,6 +43,17 @@ def test_a_day_has_its_minutes_and_both_ends_count() -> None:
     for _, opening, high, low, close, volume in rows:
         assert low <= min(opening, close) <= max(opening, close) <= high
         assert volume % 65 == 0
+
+
+@pytest.mark.parametrize("token", [NIFTY_50, FUTURE, OPTION])
+def test_yesterdays_candle_closes_where_todays_ticks_say(token: int) -> None:
+    market = create_market()
+    position = market.position(token)
+    assert position is not None
+    yesterday = dt.datetime.fromtimestamp(START, IST).date() - dt.timedelta(days=1)
+    (day,) = candles(token, "day", f"{yesterday} 00:00:00", f"{yesterday} 23:59:59")
+    previous_close = market.words[Row.CLOSE, position] / market.divisor[position]
+    assert day[4] == pytest.approx(previous_close, abs=0.001)
 
 
 @pytest.mark.parametrize("token", [NIFTY_50, FUTURE, OPTION])
