@@ -1,7 +1,9 @@
 """Snapshots to Redis. Ticks never wait for it: what it cannot take is replaced by newer values."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -16,9 +18,11 @@ from ticker.publishers.accounting import PublishAccounting, error_kind
 from ticker.publishers.events import PendingEvents
 from ticker.publishers.outputs import Outputs
 from ticker.publishers.pace import Pace
-from ticker.publishers.redis import RedisConnection, open_redis, parse_redis_url
+from ticker.publishers.redis import RedisConnection, load_tls, open_redis, parse_redis_url
 from ticker.publishers.resp import SERVER_STATES, Replies, pack
 from ticker.publishers.status import PublisherStatus
+
+T = TypeVar("T")
 
 
 class PublishPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,25 +70,34 @@ async def publish(
     whose acknowledgement was lost with its connection is sent again: ``seq`` tells.
 
     Returns when ``snapshots`` is closed and all is acknowledged, or ``drain_timeout_s`` later;
-    what is left then is counted as dropped, reason ``shutdown``. No failure of Redis ends it.
-    Raises ConfigurationError for a bad URL. ``wall_clock``: UNIX seconds.
+    what is left then, or when it is cancelled, in the channels too, is counted as dropped, reason
+    ``shutdown``. No failure of Redis ends it. Raises ConfigurationError for a bad URL.
+    ``wall_clock``: UNIX seconds.
     """
     parse_redis_url(url)
     sender = _Sender(prefix, policy, PublishAccounting(metrics), report, wall_clock)
-    try:
-        async with snapshots, gaps, trio.open_nursery() as nursery:
-            nursery.start_soon(sender.run, url)
-            nursery.start_soon(_receive_gaps, gaps, sender)
-            async for batch in snapshots:
-                sender.add(batch)
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
-                while True:
-                    sender.add_gap(gaps.receive_nowait())
-            with trio.move_on_after(policy.drain_timeout_s):
-                await sender.wait_empty()
-            nursery.cancel_scope.cancel()
-    finally:
-        sender.drop_rest()
+    # closed without a checkpoint after the last look into them, or a sender might slip in between
+    with snapshots, gaps:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sender.run, url)
+                nursery.start_soon(_receive_gaps, gaps, sender)
+                async for batch in snapshots:
+                    sender.add(batch)
+                _receive_rest(gaps, sender.add_gap)
+                with trio.move_on_after(policy.drain_timeout_s):
+                    await sender.wait_empty()
+                nursery.cancel_scope.cancel()
+        finally:
+            _receive_rest(snapshots, sender.add)
+            _receive_rest(gaps, sender.add_gap)
+            sender.drop_rest()
+
+
+def _receive_rest(channel: trio.MemoryReceiveChannel[T], take: Callable[[T], None]) -> None:
+    with suppress(trio.WouldBlock, trio.EndOfChannel):
+        while True:
+            take(channel.receive_nowait())
 
 
 async def _receive_gaps(gaps: trio.MemoryReceiveChannel[Gap], sender: "_Sender") -> None:
@@ -112,7 +125,7 @@ class _Sender:
         self._log = structlog.get_logger().bind(task="publish")
 
         self._outbox = Outbox(policy.pending_max)
-        self._events = PendingEvents()
+        self._events = PendingEvents(accounting)
         self._in_flight = 0
         self._arrived = trio.Event()
         self._settled = trio.Event()
@@ -144,6 +157,7 @@ class _Sender:
 
     def drop_rest(self) -> None:
         """Count what is left as dropped."""
+        self._events.drop_rest()
         tally = self._outbox.take(len(self._outbox)).tally()
         self._accounting.dropped(tally, "shutdown")
         self._stand(connected=False)
@@ -153,10 +167,11 @@ class _Sender:
     async def run(self, url: str) -> None:
         """Send what there is, over as many connections as it takes; until cancelled."""
         policy = self._policy
+        tls = await load_tls(url)  # once: not for each attempt
         while True:
             self._circuit = self._circuit.at(trio.current_time())
             try:
-                async with open_redis(url, timeout_s=policy.timeout_s) as connection:
+                async with open_redis(url, tls=tls, timeout_s=policy.timeout_s) as connection:
                     self._connected()
                     while True:
                         await self._serve(connection)
@@ -182,9 +197,9 @@ class _Sender:
         if oldest_at is not None and began_at - oldest_at > self._policy.pending_age_max_s:
             self._conflate()
         seqs = self._outbox.seq_range() if self._events.is_outage else None
-        gaps = self._events.to_send(self._wall_clock(), seqs[1] if seqs else None)
+        gaps = self._events.take(self._wall_clock(), seqs)
         parcel = self._outbox.take(self._pace.limit)
-        self._in_flight = parcel.size
+        self._in_flight = len(gaps) + parcel.size
         extras, extra_count = self._outputs.pack(parcel)
         events = b"".join(
             pack("PUBLISH", self._events_channel, msgspec.json.encode(gap)) for gap in gaps
@@ -210,22 +225,22 @@ class _Sender:
 
     def _settle(self, gaps: list[Gap], parcel: Parcel, replies: Replies, elapsed_s: float) -> None:
         """Account for each message of a batch; what has no answer goes back."""
-        for gap in self._events.settle(gaps, replies):
-            self._accounting.gap(gap.reason)
+        self._events.settle(gaps, replies)
         first = len(gaps)
         answered, back = parcel.split(max(replies.answered - first, 0))
+        acknowledged = answered
         if replies.refusals:
-            later: list[int] = []
-            bad: list[int] = []
-            for position, code, _ in replies.refusals:
-                self._accounting.refused(code)
-                if first <= position < first + parcel.size:
-                    (later if code in SERVER_STATES else bad).append(position - first)
-            _, acknowledged = answered.sift(sorted(later + bad))
-            self._accounting.dropped(answered.sift(bad)[0].tally(), "refused")
+            own = {
+                position - first: code
+                for position, code, _ in replies.refusals
+                if first <= position < first + parcel.size
+            }
+            later = [position for position, code in own.items() if code in SERVER_STATES]
+            _, acknowledged = answered.sift(own)
+            for code, commands in Counter(code for _, code, _ in replies.refusals).items():
+                self._accounting.refused(code, commands)
+            self._accounting.dropped(answered.sift(own.keys() - later)[0].tally(), "refused")
             back = Parcel([*answered.sift(later)[0], *back])
-        else:
-            acknowledged = answered
         self._outbox.put_back(back)
         self._in_flight = 0
         if acknowledged:
@@ -234,8 +249,8 @@ class _Sender:
 
     def _published(self, parcel: Parcel, elapsed_s: float) -> None:
         now = self._wall_clock()
-        oldest = min(float(part.batch.received_at[part.start : part.stop].min()) for part in parcel)
-        age_s = max(now - oldest, 0.0)  # the wall clock may have leapt back
+        # the wall clock may have leapt back
+        age_s = max(now - parcel.oldest_received_at(), 0.0)
         tally = parcel.tally()
         self._accounting.published(tally, elapsed_s=elapsed_s, age_s=age_s)
         self._status = msgspec.structs.replace(

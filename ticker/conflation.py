@@ -4,13 +4,14 @@ A conflated message is a row of numbers that point into the buffer it came in; s
 copies nothing. A buffer is let go when nothing in it is wanted any more, and what is wanted of a
 buffer that is mostly dead is copied out, so that all buffers together hold at most twice the bytes
 of the newest value per slot. The copying is in proportion to what was superseded, and no single
-conflation of many instruments stalls the event loop.
+conflation of many instruments stalls the event loop. Batches of a single message are common, so
+columns are joined once for all parts: nothing but a slice is paid for each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,31 @@ ROW: Final = np.dtype(
 """``origin``: index of the buffer that the four offsets are of; the others as in SnapshotBatch."""
 
 
+_COLUMNS: Final = {
+    "begin": "starts",
+    "payload_start": "payload_starts",
+    "payload_end": "payload_ends",
+    "slot": "slots",
+    "seq": "seqs",
+    "received_at": "received_at",
+    "is_underlying": "is_underlying",
+}
+
+
+class Part(NamedTuple):
+    """Messages ``start`` to ``stop`` of a batch; ``arrived_at``: seconds on the caller's clock."""
+
+    batch: SnapshotBatch
+    start: int
+    stop: int
+    arrived_at: float
+
+    def commands(self) -> memoryview:
+        """The messages' RESP commands, not copied."""
+        starts = self.batch.starts
+        return self.batch.buffer[int(starts[self.start]) : int(starts[self.stop])]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathering:
     """Messages of several buffers, in the order in which they are to go out."""
@@ -47,19 +73,18 @@ class Gathering:
     connections: tuple[ConnectionId, ...]
 
     @classmethod
-    def of(cls, batch: SnapshotBatch, start: int, stop: int) -> "Gathering":
-        """Messages ``start`` to ``stop`` of a batch."""
-        rows = np.zeros(stop - start, ROW)
-        rows["begin"] = batch.starts[start:stop]
-        rows["end"] = batch.starts[start + 1 : stop + 1]
-        rows["payload_start"] = batch.payload_starts[start:stop]
-        rows["payload_end"] = batch.payload_ends[start:stop]
-        rows["slot"] = batch.slots[start:stop]
-        rows["source"] = batch.sources[start:stop]
-        rows["seq"] = batch.seqs[start:stop]
-        rows["received_at"] = batch.received_at[start:stop]
-        rows["is_underlying"] = batch.is_underlying[start:stop]
-        return cls(rows, (batch.buffer,), batch.connections)
+    def of(cls, parts: Sequence[Part]) -> "Gathering":
+        """All messages of the parts, of which there is one at least."""
+        sizes = [stop - start for _, start, stop, _ in parts]
+        rows = np.empty(sum(sizes), ROW)
+        rows["origin"] = np.repeat(np.arange(len(parts)), sizes)
+        rows["end"] = np.concatenate(
+            [b.starts[start + 1 : stop + 1] for b, start, stop, _ in parts]
+        )
+        for field, name in _COLUMNS.items():
+            rows[field] = join_column(parts, name)
+        rows["source"], connections = join_sources(parts)
+        return cls(rows, tuple([part.batch.buffer for part in parts]), connections)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,6 +141,33 @@ class Gathering:
         rows["origin"] = index[rows["origin"]]
         buffers = [self.buffers[origin] for origin in kept.tolist()]
         return Gathering(rows, (*buffers, memoryview(fresh)), self.connections)
+
+
+def join_column(parts: Sequence[Part], name: str) -> npt.NDArray[Any]:
+    """A column of the batches that has an entry for each message, for all messages of the parts."""
+    return np.concatenate([getattr(batch, name)[start:stop] for batch, start, stop, _ in parts])
+
+
+def join_sources(
+    parts: Sequence[Part],
+) -> tuple[npt.NDArray[np.int16], tuple[ConnectionId, ...]]:
+    """The column ``sources``, and the connections that it indexes: those of all parts."""
+    sources: npt.NDArray[np.int16] = join_column(parts, "sources")
+    several = dict.fromkeys(part.batch.connections for part in parts)
+    if len(several) == 1:
+        return sources, parts[0].batch.connections
+    connections = tuple(dict.fromkeys(chain.from_iterable(several)))
+    table: list[int] = []
+    begins = {}
+    for own in several:
+        table.append(-1)  # found by -1, no connection
+        begins[own] = len(table)
+        table += map(connections.index, own)
+    begin = np.repeat(
+        [begins[part.batch.connections] for part in parts],
+        [stop - start for _, start, stop, _ in parts],
+    )
+    return np.array(table, np.int16)[begin + sources], connections
 
 
 def gather(parts: Iterable[Gathering]) -> Gathering:

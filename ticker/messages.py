@@ -79,7 +79,8 @@ class SnapshotBatch(msgspec.Struct, frozen=True, gc=False):
     ``sources``: int16 (n,), the tick's connection as an index into ``connections``; -1 where no
     tick arrived but the forward moved (re-pricing): such a message is not part of the tick
     accounting.
-    ``seqs``: int64 (n,), the payloads' sequence numbers, ascending.
+    ``seqs``: int64 (n,), the payloads' sequence numbers: ascending from the enricher, and in any
+    order in what was conflated, where a newer message takes the place of an older one.
     ``received_at``: float64 (n,), UNIX seconds at which the tick's frame arrived.
     ``is_underlying``: bool (n,), True for messages on ``{prefix}:underlying``.
     """

@@ -171,6 +171,12 @@ class Metrics:
         self.gaps = Counter(
             "feed_gaps_total", "Gap events published, by reason", ("reason",), registry=registry
         )
+        self.gaps_dropped = Counter(
+            "feed_gaps_dropped_total",
+            "Gap events that will not be published: overflow, refused or shutdown",
+            ("reason",),
+            registry=registry,
+        )
 
     def _feeds(self) -> None:
         registry = self.registry

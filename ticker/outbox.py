@@ -5,14 +5,19 @@ grows too long, or its head too old, it is conflated: see ``ticker.conflation``.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from itertools import groupby
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ticker.conflation import Gathering, gather
+from ticker.conflation import Gathering, Part, gather, join_column, join_sources
 from ticker.messages import ConnectionId, SnapshotBatch
+
+PARTS_MAX: Final = 1000
+"""Batches, or parts of them, that wait. One more, and it is time to conflate: each costs about five
+microseconds then, however small, and the event loop must not stand still."""
 
 
 class Tally(NamedTuple):
@@ -22,20 +27,6 @@ class Tally(NamedTuple):
     ticks: Counter[ConnectionId]
     underlyings: int
     """Of the ticks, those on the underlying channel."""
-
-
-class Part(NamedTuple):
-    """Messages ``start`` to ``stop`` of a batch; ``arrived_at``: seconds on the caller's clock."""
-
-    batch: SnapshotBatch
-    start: int
-    stop: int
-    arrived_at: float
-
-    def commands(self) -> memoryview:
-        """The messages' RESP commands, not copied."""
-        starts = self.batch.starts
-        return self.batch.buffer[int(starts[self.start]) : int(starts[self.stop])]
 
 
 class Parcel(tuple[Part, ...]):
@@ -75,29 +66,31 @@ class Parcel(tuple[Part, ...]):
                 rest.append(part._replace(start=middle))
         return Parcel(first), Parcel(rest)
 
-    def sift(self, indices: Sequence[int]) -> "tuple[Parcel, Parcel]":
-        """The messages at these positions, which ascend, and the others."""
+    def sift(self, positions: Collection[int]) -> "tuple[Parcel, Parcel]":
+        """The messages at these positions, counted from 0, and the others."""
+        wanted = frozenset(positions)
         picked: list[Part] = []
         others: list[Part] = []
-        rest, cut = self, 0
-        for index in indices:
-            before, rest = rest.split(index - cut)
-            one, rest = rest.split(1)
-            others.extend(before)
-            picked.extend(one)
-            cut = index + 1
-        return Parcel(picked), Parcel([*others, *rest])
+        begin = 0
+        for part in self:
+            places = range(begin, begin + part.stop - part.start)
+            for is_wanted, run in groupby(places, wanted.__contains__):
+                found = [place - begin + part.start for place in run]
+                piece = part._replace(start=found[0], stop=found[-1] + 1)
+                (picked if is_wanted else others).append(piece)
+            begin = places.stop
+        return Parcel(picked), Parcel(others)
 
     def tally(self) -> Tally:
         """What the parcel holds, by connection and kind."""
-        ticks: Counter[ConnectionId] = Counter()
-        underlyings = 0
-        for batch, start, stop, _ in self:
-            counts = _count(
-                batch.sources[start:stop], batch.is_underlying[start:stop], batch.connections
-            )
-            underlyings += _add(ticks, counts, batch.connections)
-        return Tally(self.size, ticks, underlyings)
+        if not self:
+            return Tally(0, Counter(), 0)
+        sources, connections = join_sources(self)
+        return _tally(sources, join_column(self, "is_underlying"), connections)
+
+    def oldest_received_at(self) -> float:
+        """When the frame of its oldest tick arrived, UNIX seconds. For a parcel that has any."""
+        return float(join_column(self, "received_at").min())
 
 
 class Outbox:
@@ -106,6 +99,7 @@ class Outbox:
     ``messages_max`` bounds it: one message more and it is full, to be conflated, after which it
     may grow to twice what is left, so that the cost of conflating stays in proportion to what
     arrives. It holds no more than that, or than twice the number of slots if these are more.
+    ``PARTS_MAX`` bounds it as well, for the sake of what one conflation costs.
     """
 
     def __init__(self, messages_max: int) -> None:
@@ -122,7 +116,7 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether it is time to ``conflate``."""
-        return self._size > self._limit
+        return self._size > self._limit or len(self._parts) > PARTS_MAX
 
     @property
     def oldest_at(self) -> float | None:
@@ -135,8 +129,10 @@ class Outbox:
         """Lowest and highest sequence number that wait; None if nothing does."""
         if not self._size:
             return None
-        seqs = self._gather().rows["seq"]
-        return int(seqs.min()), int(seqs.max())
+        seqs = [] if self._conflated is None else [self._conflated.rows["seq"]]
+        if self._parts:
+            seqs.append(join_column(self._parts, "seqs"))
+        return min(int(each.min()) for each in seqs), max(int(each.max()) for each in seqs)
 
     def add(self, batch: SnapshotBatch, now: float) -> None:
         """Append a batch. ``now``: seconds on any clock that only moves forward."""
@@ -168,51 +164,41 @@ class Outbox:
         if self._conflated is None or not parcel:
             self._parts.extendleft(reversed(parcel))
         else:
-            returned = [Gathering.of(part.batch, part.start, part.stop) for part in parcel]
-            self._conflated = gather([*returned, self._conflated])
+            self._conflated = gather([Gathering.of(parcel), self._conflated])
             self._conflated_since = parcel[0].arrived_at
         self._size += parcel.size
 
     def conflate(self) -> Tally:
         """Keep the newest message of each slot only; the tally of those that had to go."""
-        ticks: Counter[ConnectionId] = Counter()
-        messages = underlyings = 0
         oldest_at = self.oldest_at
-        if oldest_at is not None:
-            everything = self._gather()
-            newest, gone = everything.newest()
-            if len(gone):
-                self._conflated, self._conflated_since = newest.compacted(), oldest_at
-                self._parts.clear()
-                self._size = len(newest)
-                messages = len(gone)
-                counts = _count(gone["source"], gone["is_underlying"], newest.connections)
-                underlyings = _add(ticks, counts, newest.connections)
+        if oldest_at is None:
+            return Tally(0, Counter(), 0)
+        newest, gone = self._gather().newest()
+        self._conflated, self._conflated_since = newest.compacted(), oldest_at
+        self._parts.clear()
+        self._size = len(newest)
         self._limit = max(self._messages_max, 2 * self._size)
-        return Tally(messages, ticks, underlyings)
+        return _tally(gone["source"], gone["is_underlying"], newest.connections)
 
     def _gather(self) -> Gathering:
-        parts = [Gathering.of(part.batch, part.start, part.stop) for part in self._parts]
-        return gather(parts if self._conflated is None else [self._conflated, *parts])
+        gathered = [] if self._conflated is None else [self._conflated]
+        if self._parts:
+            gathered.append(Gathering.of(self._parts))
+        return gather(gathered)
 
 
-def _count(
+def _tally(
     sources: npt.NDArray[np.int16],
     is_underlying: npt.NDArray[np.bool_],
     connections: tuple[ConnectionId, ...],
-) -> list[int]:
-    """Messages by source, from -1, and by kind: source -1 option, source -1 underlying, ..."""
-    kinds = (sources + 1) * 2 + is_underlying
-    counts: list[int] = np.bincount(kinds, minlength=2 * len(connections) + 2).tolist()
-    return counts
-
-
-def _add(
-    ticks: Counter[ConnectionId], counts: list[int], connections: tuple[ConnectionId, ...]
-) -> int:
-    """Add what ``_count`` returned to ``ticks``; the number of underlyings among them."""
-    for index, connection in enumerate(connections, start=1):
-        count = counts[2 * index] + counts[2 * index + 1]
-        if count:
-            ticks[connection] += count
-    return sum(counts[3::2])
+) -> Tally:
+    kinds = (sources + 1) * 2 + is_underlying  # no tick: 0 and 1, first connection: 2 and 3, ...
+    counts = np.bincount(kinds, minlength=2 * len(connections) + 2).tolist()
+    ticks = Counter(
+        {
+            connection: counts[2 * index] + counts[2 * index + 1]
+            for index, connection in enumerate(connections, start=1)
+            if counts[2 * index] + counts[2 * index + 1]
+        }
+    )
+    return Tally(len(sources), ticks, sum(counts[3::2]))

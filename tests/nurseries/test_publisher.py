@@ -1,5 +1,6 @@
 """The publisher against a scripted server, on virtual time."""
 
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import trio.testing
 
 from nurseries.publisher import PublishPolicy
 from tests.batches import CONNECTIONS, create_batch
-from tests.publisher_rig import EPOCH, PREFIX, Rig, open_rig, wait_for
+from tests.publisher_rig import EPOCH, PREFIX, LoopTimer, Rig, open_rig, wait_for
 from tests.redis_peers import Command, ScriptedRedis, accept_all
 from ticker.errors import ConfigurationError
 from ticker.messages import Gap
@@ -248,6 +249,20 @@ async def test_drains_all_at_once_when_redis_is_there(
     rig.assert_accounted()
 
 
+async def test_the_end_waits_for_a_gap_that_is_under_way(
+    redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with redis.open():
+        async with open_rig(redis.url) as rig:
+            await wait_for(lambda: rig.status().connected, 1)
+            redis.delay_s = 0.2
+            await rig.send_gap.send(Gap("silent", EPOCH, EPOCH + 6, "alpha", 0))
+            await trio.sleep(0.1)
+        assert len(redis.published(f"{PREFIX}:events")) == 1
+    assert rig.sample("feed_gaps_total", reason="silent") == 1
+    assert rig.sample("feed_gaps_dropped_total", reason="shutdown") == 0
+
+
 async def test_cancelled_publisher_accounts_for_what_it_held(
     redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -258,6 +273,49 @@ async def test_cancelled_publisher_accounts_for_what_it_held(
                 await rig.feed(create_batch(range(20)))
                 await trio.sleep_forever()
     rig.assert_accounted()
+
+
+async def test_cancelled_publisher_accounts_for_what_it_had_not_yet_received(
+    redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever put it into the channel counts it as delivered."""
+    with trio.CancelScope() as scope:
+        async with open_rig(redis.url) as rig:
+            await trio.sleep(0.1)
+            for first_seq in (1, 11, 21):
+                rig.feed_nowait(create_batch(range(10), first_seq=first_seq))
+            for shard in (0, 1, 2):
+                rig.send_gap.send_nowait(Gap("silent", EPOCH, EPOCH + 6, "alpha", shard))
+            scope.cancel()
+    assert sum(rig.fed.values()) == 30
+    rig.assert_accounted()
+    assert rig.sample("feed_gaps_dropped_total", reason="shutdown") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [None, b"-READONLY no\r\n", b"-ERR no\r\n"])
+async def test_many_small_batches_in_an_outage_do_not_hold_the_event_loop(
+    answer: bytes | None, redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
+) -> None:
+    """3,000 a second, one tick each, as single-packet frames make them."""
+    batches = [
+        create_batch([seq % 80], first_seq=seq, connections=CONNECTIONS[seq % 3 :])
+        for seq in range(1, 4501)
+    ]
+    timer = LoopTimer()
+    async with redis.open(), open_rig(redis.url, drain_timeout_s=0.0) as rig:
+        await wait_for(lambda: rig.status().connected, 1)
+        redis.respond = lambda c: answer if c[0] == b"PUBLISH" else accept_all(c)
+        redis.delay_s = 0.5
+        trio.lowlevel.add_instrument(timer)
+        for number, batch in enumerate(batches):
+            await rig.feed(batch)
+            if number % 30 == 29:
+                await trio.sleep(0.01)
+        trio.lowlevel.remove_instrument(timer)
+    rig.assert_accounted()
+    assert rig.sample("redis_publish_total") < len(batches) / 10
+    assert 0 < timer.worst_s < 0.02
 
 
 @pytest.mark.parametrize("leap_s", [3600.0, -3600.0])
@@ -330,3 +388,21 @@ async def test_a_bad_url_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError) as caught:
         await rig.run()
     assert "secret" not in str(caught.value)
+
+
+async def test_tls_certificates_are_read_once_for_all_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create, created = ssl.create_default_context, [0]
+
+    def count() -> ssl.SSLContext:
+        created[0] += 1
+        return create()
+
+    monkeypatch.setattr(ssl, "create_default_context", count)
+    with trio.socket.socket() as taken:
+        await taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
+        url = f"rediss://127.0.0.1:{taken.getsockname()[1]}/0"
+        async with open_rig(url, retry_s=0.01, drain_timeout_s=0.0) as rig:
+            await wait_for(lambda: rig.sample("redis_publish_failures_total") >= 3, 2)
+    assert created == [1]

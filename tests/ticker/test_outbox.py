@@ -2,6 +2,7 @@ import json
 import weakref
 from collections import Counter
 from itertools import pairwise
+from time import thread_time
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.batches import CONNECTIONS, create_batch
 from ticker.messages import ConnectionId, SnapshotBatch
-from ticker.outbox import Outbox, Parcel
+from ticker.outbox import PARTS_MAX, Outbox, Parcel
 
 
 def seqs(parcel: Parcel) -> list[int]:
@@ -123,13 +124,52 @@ def test_sources_are_told_apart_across_batches() -> None:
     assert tally.underlyings == 1
 
 
-def test_sift() -> None:
+def test_tally_of_batches_from_several_connections() -> None:
     outbox = Outbox(100)
-    outbox.add(create_batch([1, 2, 3]), now=0.0)
-    outbox.add(create_batch([4, 5], first_seq=4), now=0.0)
-    picked, others = outbox.take(5).sift([0, 3])
-    assert seqs(picked) == [1, 4]
-    assert seqs(others) == [2, 3, 5]
+    outbox.add(create_batch([1, 0], sources=[0, -1], connections=CONNECTIONS[:1]), now=0.0)
+    later = create_batch(
+        [1, 0, 2], sources=[1, 1, -1], connections=CONNECTIONS[1:], underlyings=[0]
+    )
+    outbox.add(later, now=0.0)
+    tally = outbox.take(10).tally()
+    assert (tally.messages, tally.underlyings) == (5, 1)
+    assert tally.ticks == {CONNECTIONS[0]: 1, CONNECTIONS[2]: 2}
+
+
+@pytest.mark.parametrize("wanted", [[], [1], [2, 3], [1, 4], [1, 3, 5], [1, 2, 3, 4, 5]])
+def test_sift(wanted: list[int]) -> None:
+    outbox = Outbox(100)
+    outbox.add(create_batch([1, 2, 3, 4], first_seq=0), now=0.0)
+    outbox.add(create_batch([5, 6], first_seq=4), now=0.0)
+    outbox.take(1)
+    picked, others = outbox.take(5).sift([seq - 1 for seq in wanted])
+    assert seqs(picked) == wanted
+    assert seqs(others) == [seq for seq in range(1, 6) if seq not in wanted]
+
+
+def test_sorting_out_as_many_refusals_as_parts_does_not_hold_the_event_loop() -> None:
+    outbox = Outbox(100_000)
+    for seq in range(1000):
+        outbox.add(create_batch([seq], first_seq=seq), now=0.0)
+    parcel = outbox.take(1000)
+    began_s = thread_time()
+    picked, others = parcel.sift(range(0, 1000, 2))
+    took_s = thread_time() - began_s
+    assert (picked.size, others.size) == (500, 500)
+    assert took_s < 0.02
+
+
+def test_the_range_of_what_was_conflated_and_what_came_later() -> None:
+    outbox = Outbox(100)
+    assert outbox.seq_range() is None
+    outbox.add(create_batch([1, 2, 1]), now=0.0)
+    assert outbox.seq_range() == (1, 3)
+    outbox.conflate()
+    assert outbox.seq_range() == (2, 3)
+    outbox.add(create_batch([1, 2], first_seq=4), now=0.0)
+    assert outbox.seq_range() == (2, 5)
+    assert seqs(outbox.take(1)) == [3]
+    assert outbox.seq_range() == (2, 5)
 
 
 def test_full_after_its_bound_and_later_after_twice_the_slots() -> None:
@@ -143,6 +183,20 @@ def test_full_after_its_bound_and_later_after_twice_the_slots() -> None:
         outbox.add(create_batch(slots), now=0.0)
         full.append(outbox.is_full)
     assert full == [False, True, False, True]
+
+
+def test_full_after_so_many_parts_and_not_again_at_once() -> None:
+    """Each of them on a slot of its own: nothing is superseded, and still it is sorted once."""
+    outbox = Outbox(100_000)
+    full: list[bool] = []
+    for seq in range(1, PARTS_MAX + 2):
+        full.append(outbox.is_full)
+        outbox.add(create_batch([seq], first_seq=seq), now=0.0)
+    assert not any(full)
+    full = [outbox.is_full]
+    assert outbox.conflate().messages == 0
+    assert [*full, outbox.is_full] == [True, False]
+    assert seqs(outbox.take(10**6)) == [*range(1, PARTS_MAX + 2)]
 
 
 BATCHES = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 2)), min_size=0, max_size=8)

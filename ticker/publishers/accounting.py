@@ -72,13 +72,18 @@ class PublishAccounting:
         if circuit != "open":
             self._metrics.redis_failures.inc()
 
-    def refused(self, code: str) -> None:
-        """One command that was answered with an error."""
-        self._metrics.redis_errors.labels(code).inc()
+    def refused(self, code: str, commands: int) -> None:
+        """So many commands were answered with this error."""
+        self._metrics.redis_errors.labels(code).inc(commands)
 
     def gap(self, reason: str) -> None:
         """A gap event that was acknowledged."""
         self._metrics.gaps.labels(reason).inc()
+
+    def gaps_dropped(self, events: int, reason: str) -> None:
+        """Gap events that nobody will get."""
+        if events:
+            self._metrics.gaps_dropped.labels(reason).inc(events)
 
     def stands(self, circuit: CircuitState, pending: int) -> None:
         """Where the publisher stands now."""

@@ -1,16 +1,16 @@
 """Events on their way out: feed gaps, and the publisher's own gap after an outage."""
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ticker.messages import Gap
+from ticker.publishers.accounting import PublishAccounting
 from ticker.publishers.resp import SERVER_STATES, Replies
 
 EVENTS_MAX: Final = 1024
-"""Feed gaps that wait for Redis. When full the oldest goes: consumers have missed more than that
-one, and the publisher's own gap covers all of them."""
+"""Feed gaps that wait for Redis. When full the oldest goes, and is counted: consumers have missed
+more than that one, and the publisher's own gap covers all of them."""
 
 
 @dataclass
@@ -20,13 +20,16 @@ class _Outage:
     from_ts: float
     from_seq: int | None
     conflated: int = 0
+    waiting_seq: int | None = None
+    """The lowest that waited when consumers were last told: what is conflated later is above."""
 
 
 class PendingEvents:
     """The events that wait to be published; an outage's own comes before all others."""
 
-    def __init__(self) -> None:
-        self._gaps: deque[Gap] = deque(maxlen=EVENTS_MAX)
+    def __init__(self, accounting: PublishAccounting) -> None:
+        self._accounting = accounting
+        self._gaps: deque[Gap] = deque()
         self._outage: _Outage | None = None
 
     def __len__(self) -> int:
@@ -45,6 +48,7 @@ class PendingEvents:
     def add(self, gap: Gap) -> None:
         """Append a feed gap."""
         self._gaps.append(gap)
+        self._trim(EVENTS_MAX, "overflow")
 
     def begin_outage(self, from_ts: float, from_seq: int | None) -> None:
         """Redis is away: ``from_ts`` is when it last answered, UNIX seconds, ``from_seq`` the
@@ -62,34 +66,62 @@ class PendingEvents:
         if self._outage:
             self._outage.conflated += ticks
 
-    def to_send(self, now_ts: float, newest_seq: int | None) -> list[Gap]:
-        """All events, first things first."""
-        if self._outage is None:
-            return [*self._gaps]
-        # the wall clock may have leapt back
-        to_ts = max(now_ts, self._outage.from_ts)
-        outage = Gap(
-            reason="redis",
-            from_ts=self._outage.from_ts,
-            to_ts=to_ts,
-            from_seq=self._outage.from_seq,
-            to_seq=newest_seq,
-            conflated=self._outage.conflated,
-        )
-        return [outage, *self._gaps]
+    def take(self, now_ts: float, waiting: tuple[int, int] | None) -> list[Gap]:
+        """Remove and return all events, first things first; to be given back by ``settle``.
 
-    def settle(self, sent: list[Gap], replies: Replies) -> Iterator[Gap]:
-        """Forget what the first ``len(sent)`` replies answered; yields what was acknowledged.
+        ``waiting``: lowest and highest sequence number that wait, if any do.
+        """
+        taken = [*self._gaps]
+        self._gaps.clear()
+        if self._outage:
+            lowest, highest = waiting or (None, None)
+            self._outage.waiting_seq = lowest
+            outage = Gap(
+                reason="redis",
+                from_ts=self._outage.from_ts,
+                # the wall clock may have leapt back
+                to_ts=max(now_ts, self._outage.from_ts),
+                from_seq=self._outage.from_seq,
+                to_seq=highest,
+                conflated=self._outage.conflated,
+            )
+            taken.insert(0, outage)
+        return taken
+
+    def settle(self, sent: list[Gap], replies: Replies) -> None:
+        """Account for what the first ``len(sent)`` replies answered; the others wait again.
 
         An event that is refused for itself goes too: it would be refused again.
         """
         refused = {position: code for position, code, _ in replies.refusals}
-        for position, gap in enumerate(sent[: replies.answered]):
-            if refused.get(position) in SERVER_STATES:
-                return
+        back = []
+        for position, gap in enumerate(sent):
+            if position >= replies.answered or refused.get(position) in SERVER_STATES:
+                if gap.reason != "redis":
+                    back.append(gap)
+                continue
             if gap.reason == "redis":
-                self._outage = None
-            elif self._gaps and self._gaps[0] is gap:
-                self._gaps.popleft()
-            if position not in refused:
-                yield gap
+                self._told(gap)
+            if position in refused:
+                self._accounting.gaps_dropped(1, "refused")
+            else:
+                self._accounting.gap(gap.reason)
+        self._gaps.extendleft(reversed(back))
+        self._trim(EVENTS_MAX, "overflow")
+
+    def drop_rest(self) -> None:
+        """Count the feed gaps that are left as dropped."""
+        self._trim(0, "shutdown")
+
+    def _told(self, gap: Gap) -> None:
+        """Consumers know of the outage; ticks conflated since the gap was sent are yet to tell."""
+        if self._outage:
+            untold = self._outage.conflated - gap.conflated
+            follow_up = _Outage(gap.to_ts, self._outage.waiting_seq, untold)
+            self._outage = follow_up if untold else None
+
+    def _trim(self, count: int, reason: str) -> None:
+        excess = max(len(self._gaps) - count, 0)
+        for _ in range(excess):
+            self._gaps.popleft()
+        self._accounting.gaps_dropped(excess, reason)

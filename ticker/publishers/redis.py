@@ -107,23 +107,13 @@ class RedisConnection:
             raise failure
         finally:
             if replies.answered != replies.expected:
-                self.abort()
+                _abort(self._transport)
 
     async def ping(self) -> None:
         """Raises as ``send``, and RedisReplyError if the server is there but not ready."""
         replies = Replies(1)
         await self.send(pack("PING"), replies)
         _raise_refused(replies)
-
-    def abort(self) -> None:
-        """End the connection at once. What the kernel has not sent yet is thrown away: it must
-        not reach the server seconds later, behind newer values.
-        """
-        socket = self._transport.socket
-        if socket.fileno() >= 0:
-            linger_not = struct.pack("ii", 1, 0)
-            socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger_not)
-            socket.close()
 
     async def _exchange(self, commands: bytes | memoryview, replies: Replies) -> None:
         try:
@@ -144,17 +134,30 @@ class RedisConnection:
             await self._exchange(b"", replies)
 
 
+async def load_tls(url: str) -> ssl.SSLContext | None:
+    """The system's certificates, to verify a ``rediss://`` server by; None for other URLs.
+
+    Reads for 25 ms, in a thread. Raises ConfigurationError for a bad URL.
+    """
+    if not parse_redis_url(url).tls:
+        return None
+    return await trio.to_thread.run_sync(ssl.create_default_context)
+
+
 @asynccontextmanager
 async def open_redis(
-    url: str, *, timeout_s: float = 1.0, name: str = "ticker"
+    url: str, *, tls: ssl.SSLContext | None = None, timeout_s: float = 1.0, name: str = "ticker"
 ) -> AsyncIterator[RedisConnection]:
     """A connection that is authenticated, on its database, and has answered a PING.
 
     ``timeout_s`` bounds connecting, then logging in, and later each ``send``. TLS certificates are
-    always verified. Raises ConfigurationError for a bad URL, RedisUnreachableError,
-    RedisTimeoutError, and RedisReplyError if the server refuses; none of them shows the password.
+    always verified, by ``tls``, or by ``load_tls(url)`` if it is not given. Raises
+    ConfigurationError for a bad URL, RedisUnreachableError, RedisTimeoutError, and RedisReplyError
+    if the server refuses; none of them shows the password.
     """
     address = parse_redis_url(url)
+    if tls is None:
+        tls = await load_tls(url)
     with trio.move_on_after(timeout_s) as deadline:
         try:
             transport = await _connect(address)
@@ -162,17 +165,26 @@ async def open_redis(
             raise RedisUnreachableError(f"no connection to {address}: {_why(error)}") from error
     if deadline.cancelled_caught:
         raise RedisTimeoutError(f"no connection to {address} within {timeout_s:g} s")
-    stream: trio.abc.Stream = transport
-    if address.tls:
-        stream = trio.SSLStream(
-            transport, ssl.create_default_context(), server_hostname=address.host
-        )
-    connection = RedisConnection(stream, transport, timeout_s)
     try:
+        stream: trio.abc.Stream = transport
+        if tls is not None:
+            stream = trio.SSLStream(transport, tls, server_hostname=address.host)
+        connection = RedisConnection(stream, transport, timeout_s)
         await _log_in(connection, address, name)
         yield connection
     finally:
-        connection.abort()
+        _abort(transport)
+
+
+def _abort(transport: trio.SocketStream) -> None:
+    """End the connection at once. What the kernel has not sent yet is thrown away: it must not
+    reach the server seconds later, behind newer values.
+    """
+    socket = transport.socket
+    if socket.fileno() >= 0:
+        linger_not = struct.pack("ii", 1, 0)
+        socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger_not)
+        socket.close()
 
 
 async def _connect(address: RedisAddress) -> trio.SocketStream:

@@ -1,6 +1,6 @@
 import ssl
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -265,13 +265,14 @@ def create_certificate(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("is_trusted", [True, False])
+@pytest.mark.parametrize("trusted_by", ["system", "argument", "nobody"])
 async def test_tls_certificates_are_verified(
-    is_trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trusted_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pem = create_certificate(tmp_path)
-    if is_trusted:
+    if trusted_by == "system":
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    tls = ssl.create_default_context(cafile=pem) if trusted_by == "argument" else None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem)
     async with trio.open_nursery() as nursery:
@@ -281,8 +282,8 @@ async def test_tls_certificates_are_verified(
         assert isinstance(tcp_listener, trio.SocketListener)
         port = tcp_listener.socket.getsockname()[1]
         url = f"rediss://localhost:{port}"
-        if is_trusted:
-            async with open_redis(url) as connection:
+        if trusted_by != "nobody":
+            async with open_redis(url, tls=tls) as connection:
                 replies = Replies(2)
                 await connection.send(pack("PING") + pack("PING"), replies)
                 assert replies.complete
@@ -290,4 +291,28 @@ async def test_tls_certificates_are_verified(
             with pytest.raises(RedisUnreachableError, match="certificate"):
                 async with open_redis(url):
                     pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_connection_is_left_open_where_tls_cannot_begin() -> None:
+    ended = trio.Event()
+
+    async def wait_end(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+        ended.set()
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, wait_end, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(ssl.SSLError) as caught:
+            async with open_redis(
+                f"rediss://127.0.0.1:{port}", tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            ):
+                pass
+        with trio.fail_after(1):
+            await ended.wait()
+        del caught  # until here it kept alive what the frames held
         nursery.cancel_scope.cancel()
