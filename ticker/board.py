@@ -10,6 +10,7 @@ written. The writer holds it for one batch at most, a few milliseconds: from asy
 worker thread. Kernels get the arrays themselves: none of the state is in Python objects.
 """
 
+import math
 import threading
 from dataclasses import dataclass
 from enum import IntEnum
@@ -23,6 +24,10 @@ from ticker.instruments import Instrument
 from ticker.ticks import WORDS, Int32Array, PacketKind, Row, UInt8Array, UInt32Array
 
 NO_SLOT: Final = -1
+_RETIRED: Final = 0
+"""Token of a retired slot; no instrument has it."""
+_TIMES: Final = ("traded_at", "quoted_at")
+"""Columns that ages are reckoned from. ``received_at`` is told as the clock then said."""
 
 
 class InstrumentClass(IntEnum):
@@ -53,8 +58,10 @@ ROW: Final = np.dtype(
         ("expires_at", "f8"),  # UNIX seconds; infinity for what does not expire
         ("divisor", "f8"),  # wire integers to rupees
         ("received_at", "f8"),  # UNIX seconds; NaN before the first tick
-        ("quote", "f8"),  # middle of a sane book, else the last price; NaN if neither
-        ("half_spread", "f8"),  # how far the quote may be off, rupees
+        ("traded_at", "f8"),  # UNIX seconds of the last price, as far as packets tell
+        ("quote", "f8"),  # middle of the book or last price, see ``_requote``; NaN if neither
+        ("half_spread", "f8"),  # how far the quote may be off at its own moment, rupees
+        ("quoted_at", "f8"),  # UNIX seconds of that moment
         ("greeks", "f8", (9,)),  # in the order of GreekRow; NaN where unpriced
         ("priced_from", "f8"),  # the forward, or spot, behind those Greeks; NaN if none
         ("token", "u4"),
@@ -122,18 +129,15 @@ class Board:
         """Give an instrument its slot; to be found, ``index`` must be called after the last.
 
         ``text``: the constant head of its payload. A token that is on the board already moves to
-        the new slot: exchanges use the tokens of expired contracts again.
+        the new slot.
         """
         slot = len(self.instruments)
         if slot == len(self.rows):
             self.rows = _grown(self.rows, slot + 1)
             self.words = _grown(self.words, slot + 1)
-        self.texts = _grown(self.texts, self._texts_end + len(text) + 64)
-        self.texts[self._texts_end : self._texts_end + len(text)] = np.frombuffer(text, np.uint8)
         row = self.rows[slot]
         row["token"] = instrument.instrument_token
         row["strike"] = instrument.strike
-        row["half_tick"] = instrument.tick_size / 2
         row["expires_at"] = expires_at
         row["divisor"] = divisor
         row["decimals"] = decimals
@@ -141,20 +145,48 @@ class Board:
         row["is_call"] = instrument.instrument_type == "CE"
         row["may_be_negative"] = instrument.is_future and instrument.exchange in ("MCX", "NCO")
         row["group"] = row["underlying"] = row["source"] = -1
-        for name in ("received_at", "quote", "half_spread", "greeks", "priced_from"):
+        for name in (*_TIMES, "received_at", "quote", "half_spread", "greeks", "priced_from"):
             row[name] = np.nan
-        row["text_start"] = self._texts_end
-        self._texts_end += len(text)
-        row["text_end"] = self._texts_end
         self.instruments.append(instrument)
+        self.amend(slot, instrument, text)
         return slot
 
+    def amend(self, slot: int, instrument: Instrument, text: bytes) -> None:
+        """Take over what may change of a contract: the step of its prices, and its text."""
+        end = self._texts_end + len(text)
+        self.texts = _grown(self.texts, end + 64)
+        self.texts[self._texts_end : end] = np.frombuffer(text, np.uint8)
+        row = self.rows[slot]
+        row["half_tick"] = instrument.tick_size / 2
+        row["text_start"], row["text_end"] = self._texts_end, end
+        self._texts_end = end
+        self.instruments[slot] = instrument
+
+    def retire(self, slot: int) -> None:
+        """Make a slot unfindable, from the next ``index`` on, and part of no group."""
+        row = self.rows[slot]
+        row["token"] = _RETIRED
+        row["group"] = -1
+
+    def live(self) -> list[tuple[int, Instrument]]:
+        """Slots that are not retired, and what they hold."""
+        slots = np.flatnonzero(self.rows["token"][: len(self)] != _RETIRED).tolist()
+        return [(slot, self.instruments[slot]) for slot in slots]
+
+    def set_back(self, seconds: float) -> None:
+        """Follow a clock that was set back: quotes stay as old as they are."""
+        for name in _TIMES:
+            self.rows[name] -= seconds
+
     def index(self) -> None:
-        """Make the added instruments findable; of two with one token, the later."""
+        """Make findable what was added, and unfindable what was retired.
+
+        Of two with one token, the later is found.
+        """
         tokens = self.rows["token"][: len(self)]
         order = np.argsort(tokens, kind="stable")
         ordered = tokens[order]
-        is_last = np.append(ordered[1:] != ordered[:-1], True)
+        is_last = np.append(ordered[1:] != ordered[:-1], True) & (ordered != _RETIRED)
         self._tokens = ordered[is_last]
         self._slots = order[is_last].astype(np.int32)
 
@@ -181,6 +213,8 @@ _QUOTE: Final = int(PacketKind.QUOTE)
 _INDEX_QUOTE: Final = int(PacketKind.INDEX_QUOTE)
 _INDEX_FULL: Final = int(PacketKind.INDEX_FULL)
 _LAST_PRICE: Final = int(Row.LAST_PRICE)
+_VOLUME: Final = int(Row.VOLUME_TRADED)
+_LAST_TRADE_TIME: Final = int(Row.LAST_TRADE_TIME)
 _OPEN: Final = int(Row.OPEN)
 _CLOSE: Final = int(Row.CLOSE)
 _EXCHANGE_TIMESTAMP: Final = int(Row.EXCHANGE_TIMESTAMP)
@@ -194,10 +228,11 @@ _KNOWN_FULL: Final = int(Known.PRICE | Known.DAY | Known.FLOW | Known.INTEREST)
 _KNOWN_INDEX: Final = int(Known.PRICE | Known.DAY)
 _BLOCK: Final = 16  # ticks transposed together: one cache line of each word's column
 
-_WIDE_SPREAD: Final = 0.1
-"""Half a spread above this fraction of the middle (and above 5 ticks) is no quotation."""
+_OPTION: Final = int(InstrumentClass.OPTION)
 _LAST_PRICE_DOUBT: Final = 0.02
-"""A last price, without a book, may be off by this fraction and two ticks."""
+"""A last price may be off by this fraction and two ticks, even at the moment of the trade."""
+DRIFT: Final = 5e-5
+"""Standard deviation of a price's relative move in one second: 12 % a year of trading hours."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -216,8 +251,7 @@ def apply_ticks(
 
     ``words`` int32 (46, n) and ``merged`` int32 (n, 46), which receives each tick completed with
     what the board last knew of the words its packet did not carry; ``known`` uint8 (n,) receives
-    the ``Known`` bits at that moment. Times and depth are not carried over in the board's sense:
-    use them only if the packet's kind carries them.
+    the ``Known`` bits of what it did carry: nothing else of it is to be published.
     """
     n = len(kinds)
     for start in range(0, n, _BLOCK):
@@ -244,31 +278,63 @@ def apply_ticks(
                 first, last, bits = _PRICE_WORDS, WORDS, _KNOWN_PRICE
             for word in range(first, last):
                 tick[word] = newest[word]
+            has_traded = (
+                newest[_LAST_PRICE] != tick[_LAST_PRICE] or newest[_VOLUME] != tick[_VOLUME]
+            )
             for word in range(WORDS):
                 newest[word] = tick[word]
-            bits |= row["known"]
             row["known"] = bits
             known[i] = bits
             row["kind"] = kind
             row["source"] = sources[i]
             row["received_at"] = received_at[i]
+            _date_trade(row, tick, kind, has_traded)
             _requote(row, tick, kind)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _date_trade(row: Any, tick: Int32Array, kind: int, has_traded: bool) -> None:
+    """Set ``traded_at``: by the exchange's clock if the packet tells, else by what has changed.
+
+    An index is no trade: its value is of the moment it is sent. The first packet of an instrument
+    that does not tell is taken for a trade.
+    """
+    traded_s = np.int64(tick[_LAST_TRADE_TIME]) & 0xFFFFFFFF
+    sent_s = np.int64(tick[_EXCHANGE_TIMESTAMP]) & 0xFFFFFFFF
+    if kind == _FULL and traded_s != 0 and sent_s != 0:
+        row["traded_at"] = row["received_at"] - max(sent_s - traded_s, 0)
+    elif has_traded or kind in (_INDEX_QUOTE, _INDEX_FULL) or math.isnan(row["traded_at"]):
+        row["traded_at"] = row["received_at"]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _requote(row: Any, tick: Int32Array, kind: int) -> None:
-    """Set the quote: the middle of the book if this packet has a sane one, else the last price."""
+    """Set the quote, its moment and its doubt: the book's middle or the last price.
+
+    The middle of a book is of now and may be off by half the spread. A last price is of the moment
+    of its trade, and the market has moved on since. The less doubtful of the two is taken. A last
+    price beyond a side of the book is stale for certain: the side is taken in its stead.
+    """
     divisor = row["divisor"]
-    tick_size = 2 * row["half_tick"]
     last = tick[_LAST_PRICE] / divisor
-    row["quote"] = last if last > 0 else np.nan
-    row["half_spread"] = 2 * tick_size + _LAST_PRICE_DOUBT * abs(last)
-    if kind != _FULL or tick[_BIDS] == 0 or tick[_ASKS] == 0:
-        return
-    bid = tick[_BIDS + 1] / divisor
-    ask = tick[_ASKS + 1] / divisor
-    middle = (bid + ask) / 2
+    doubt = 4 * row["half_tick"] + _LAST_PRICE_DOUBT * abs(last)
+    bid, ask = 0.0, np.inf
+    if kind == _FULL and tick[_BIDS] != 0:
+        bid = max(tick[_BIDS + 1] / divisor, 0.0)
+    if kind == _FULL and tick[_ASKS] != 0 and tick[_ASKS + 1] > 0:
+        ask = tick[_ASKS + 1] / divisor
     half = (ask - bid) / 2
-    if bid > 0 and half >= 0 and half <= max(5 * tick_size, _WIDE_SPREAD * middle):
-        row["quote"] = middle
-        row["half_spread"] = half
+    if half < 0:  # crossed, as before the opening: no side can be relied on
+        bid, ask, half = 0.0, np.inf, np.inf
+    if bid > 0 and half < np.inf:
+        level = row["strike"] if row["instrument_class"] == _OPTION else last
+        since = max(row["received_at"] - row["traded_at"], 0.0)  # batches mix connections
+        if not last > 0 or half <= doubt or half <= doubt + DRIFT * level * math.sqrt(since):
+            row["quote"] = (bid + ask) / 2
+            row["half_spread"] = half
+            row["quoted_at"] = row["received_at"]
+            return
+    held = min(max(last, bid), ask)
+    row["quote"] = held if last > 0 else np.nan
+    row["half_spread"] = doubt + abs(held - last)
+    row["quoted_at"] = row["traded_at"] if held == last else row["received_at"]

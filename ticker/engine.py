@@ -84,6 +84,7 @@ class Engine:
     ) -> None:
         self.board = Board()
         self._chains = Chains()
+        self._now = -math.inf
         self._intake = Intake(
             self.board,
             self._chains,
@@ -104,12 +105,13 @@ class Engine:
     def process(self, frames: Sequence[Frame], now: float) -> Enriched:
         """Take frames in order of arrival; ``now``: UNIX seconds, what expiry is counted from.
 
-        Every tick becomes a message or is counted as dropped. After them come re-pricings, of
-        groups that no sweep was due for earlier as well: there is no timer, because a forward
-        moves only when something ticks.
+        Every tick becomes a message or is counted as dropped. After them come re-pricings, a
+        bounded number, of groups that no sweep was due for earlier as well: there is no timer,
+        because a forward moves only when something ticks.
         """
         decoded = decode_frames([frame.data for frame in frames])
         with self.board.lock:
+            self._follow_clock(now)
             accepted = self._intake.accept(decoded.ticks, frames)
             started = time.perf_counter()
             messages = self._price(accepted, now)
@@ -155,7 +157,8 @@ class Engine:
         words = np.empty((n, WORDS), np.int32)
         known = np.empty(n, np.uint8)
         slots, sources = accepted.slots, accepted.sources
-        kinds, received_at = accepted.ticks.kind, accepted.received_at
+        kinds = accepted.ticks.kind
+        received_at = np.minimum(accepted.received_at, now)  # the clock may have been set back
         apply_ticks(
             accepted.ticks.words,
             kinds,
@@ -176,10 +179,17 @@ class Engine:
             kinds = np.concatenate([kinds, rows["kind"]])
             known = np.concatenate([known, rows["known"]])
             received_at = np.concatenate([received_at, rows["received_at"]])
-        greeks, statuses = self._pricer.price(words, slots, board.rows, self._chains, now)
+        greeks, statuses = self._pricer.price(words, slots, board.rows, self._chains, now, ticked=n)
         return Messages(
             words, slots, sources, kinds, known, received_at, greeks, statuses, ticked=n
         )
+
+    def _follow_clock(self, now: float) -> None:
+        """Where the clock was set back, what is on record is set back too, and ages stay true."""
+        if now < self._now:
+            self.board.set_back(self._now - now)
+            self._chains.set_back(self._now - now)
+        self._now = now
 
     def _prices(self, slots: Int32Array) -> Mapping[str, float]:
         """Last prices by symbol, rupees."""

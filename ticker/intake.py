@@ -50,8 +50,10 @@ class Accepted:
 class Intake:
     """Knows which slot a token has, and gives new instruments one.
 
-    ``registry`` returns the instruments of now. A token whose instrument has changed there since
-    it was last seen gets a new slot, because exchanges use the tokens of expired contracts again.
+    ``registry`` returns the instruments of now. When it is replaced, a contract keeps its slot,
+    and what was learnt in it, though its lot or tick size may be another. A token that is another
+    contract now gets a new slot and the old one is retired: exchanges use the tokens of expired
+    contracts again.
     """
 
     def __init__(
@@ -123,24 +125,42 @@ class Intake:
         registry = self._load_registry()
         if registry is not self._registry:
             self._registry = registry
-            self._admit(self._changed(registry))
+            self._follow(registry)
         slots = self._board.find(ticks.token)
         is_unknown = slots < 0
         if is_unknown.any():
             tokens = dict.fromkeys(ticks.token[is_unknown].tolist())
             found = [registry.by_token(token) for token in tokens]
-            if self._admit([instrument for instrument in found if instrument is not None]):
+            if known := [instrument for instrument in found if instrument is not None]:
+                self._admit(known)
+                self._index()
                 slots = self._board.find(ticks.token)
         return slots
 
-    def _changed(self, registry: InstrumentRegistry) -> list[Instrument]:
-        """Instruments whose token was on the board as another one."""
-        newest = {row.instrument_token: row for row in self._board.instruments}
-        found = ((row, registry.by_token(token)) for token, row in newest.items())
-        return [new for old, new in found if new is not None and new != old]
+    def _follow(self, registry: InstrumentRegistry) -> None:
+        """Bring the board up to date with a new dump. What the dump lacks stays as it is."""
+        board, chains = self._board, self._chains
+        others = []
+        for slot, old in board.live():
+            new = registry.by_token(old.instrument_token)
+            if new == old or (new is None and registry.by_key(old.key) is None):
+                continue
+            if new is not None and _contract(new) == _contract(old):
+                board.amend(slot, new, constant_text(new))
+                continue
+            chains.remove(slot, board.rows[slot])
+            board.retire(slot)
+            if new is not None:
+                others.append(new)
+        self._admit(others)
+        self._index()
 
-    def _admit(self, instruments: Sequence[Instrument]) -> bool:
-        """Give instruments a slot; returns whether there was any."""
+    def _index(self) -> None:
+        self._board.index()
+        self._chains.index(self._board.rows[: len(self._board)])
+
+    def _admit(self, instruments: Sequence[Instrument]) -> None:
+        """Give instruments a slot; ``_index`` is to follow."""
         for instrument in instruments:
             segment = instrument.instrument_token & 0xFF
             slot = self._board.add(
@@ -151,10 +171,6 @@ class Intake:
                 text=constant_text(instrument),
             )
             self._chains.add(slot, instrument, self._board.rows[slot])
-        if instruments:
-            self._board.index()
-            self._chains.index(self._board.rows[: len(self._board)])
-        return bool(instruments)
 
     def _expires_at(self, instrument: Instrument) -> float:
         """UNIX seconds; infinity for what does not expire, NaN where the calendar does not tell.
@@ -167,6 +183,19 @@ class Intake:
             return self._expiry_at(instrument.exchange, instrument.expiry).timestamp()
         except ConfigurationError:
             return math.nan
+
+
+def _contract(instrument: Instrument) -> tuple[object, ...]:
+    """What a contract is known by, and sorted by on the board and in the chains."""
+    return (
+        instrument.segment,
+        instrument.exchange,
+        instrument.underlying,
+        instrument.tradingsymbol,
+        instrument.expiry,
+        instrument.strike,
+        instrument.instrument_type,
+    )
 
 
 def _violations(verdicts: npt.NDArray[np.uint8]) -> Mapping[str, int]:

@@ -20,7 +20,7 @@ GREEKS = ("iv", "delta", "gamma", "theta", "vega", "rho", "vanna", "volga", "cha
 
 
 class ReferenceInstrument:
-    """What is known of one instrument after some packets."""
+    """What the newest packet of one instrument says."""
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
@@ -31,8 +31,7 @@ class ReferenceInstrument:
     def take(self, words: list[int], kind: PacketKind) -> None:
         """``words``: 46 words of the wire, unsigned."""
         self.kind = kind
-        for row in CARRIED[kind]:
-            self.words[row] = words[row]
+        self.words = {row: words[row] for row in CARRIED[kind]}
 
     def price(self, row: int) -> Decimal | None:
         word = self.words.get(row)
@@ -66,7 +65,7 @@ class ReferenceInstrument:
         is_mock: bool,
         seq: int,
     ) -> dict[str, Any]:
-        """Everything but the four fields of the forward, which no single instrument tells."""
+        """Everything but the five fields of the forward, which no single instrument tells."""
         is_full = self.kind in (PacketKind.FULL, PacketKind.INDEX_FULL)
         stamp = self.words[Row.EXCHANGE_TIMESTAMP] if is_full else 0
         instrument = self.instrument

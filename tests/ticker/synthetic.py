@@ -164,6 +164,15 @@ class Packet:
         return words
 
 
+def book(bid: float | None, ask: float | None) -> dict[int, int]:
+    """Words of a book of one level, in paise; None for a side without orders."""
+    words = dict.fromkeys(range(Row.BIDS, WORDS), 0)
+    for side, price in ((Row.BIDS, bid), (Row.ASKS, ask)):
+        if price is not None:
+            words |= {side: 65, side + 1: round(100 * price), side + 2: 1 << 16}
+    return words
+
+
 def create_frame(
     packets: Sequence[Packet], at: float = NOW, connection: ConnectionId = ALPHA
 ) -> Frame:

@@ -8,6 +8,7 @@ import pytest
 from tests.ticker.synthetic import (
     NOW,
     Packet,
+    book,
     create_chain,
     create_frame,
     create_future,
@@ -90,25 +91,79 @@ def test_rows_hold_the_newest_values() -> None:
     assert read.rows["kind"].tolist() == [PacketKind.QUOTE]
 
 
-def test_the_quote_is_the_middle_of_a_sane_book_else_the_last_price() -> None:
+OLD = {Row.LAST_TRADE_TIME: int(NOW) - 7_200}
+DOUBT = 2 * 0.05 + 0.02 * 1_001
+"""Of a last price of 1,001 rupees."""
+
+
+@pytest.mark.parametrize(
+    ("words", "quote", "half_spread", "age_s"),
+    [
+        pytest.param(book(999, 1_002), 1_000.5, 1.5, 0, id="a sane book"),
+        pytest.param(book(999, 1_002) | OLD, 1_000.5, 1.5, 0, id="and an old trade"),
+        pytest.param(book(1_001, 1_001), 1_001, 0, 0, id="a locked book"),
+        pytest.param(book(500, 1_500), 1_001, DOUBT, 0, id="a wide book"),
+        pytest.param(book(980, 1_025) | OLD, 1_002.5, 22.5, 0, id="not too wide for an old trade"),
+        pytest.param(book(500, 1_500) | OLD, 1_001, DOUBT, 7_200, id="too wide even so"),
+        pytest.param(book(1_100, 1_900) | OLD, 1_100, DOUBT + 99, 0, id="beyond a wide book"),
+        pytest.param(book(1_003, 1_002), 1_001, DOUBT, 0, id="a crossed book"),
+        pytest.param(book(None, 1_002), 1_001, DOUBT, 0, id="sellers only"),
+        pytest.param(book(None, 1_002) | OLD, 1_001, DOUBT, 7_200, id="and an old trade, too"),
+        pytest.param(book(None, 991) | OLD, 991, DOUBT + 10, 0, id="sellers below it"),
+        pytest.param(book(1_011, None) | OLD, 1_011, DOUBT + 10, 0, id="buyers above it"),
+        pytest.param(book(None, 0), 1_001, DOUBT, 0, id="an offer without a price"),
+    ],
+)
+def test_the_quote_is_the_less_doubtful_of_book_and_last_price(
+    words: dict[int, int], quote: float, half_spread: float, age_s: float
+) -> None:
     future = create_future(1)
     engine = create_market_engine([future])
+    process(engine, [Packet(future, 1_001.0, words=words)])
+    row = engine.board.read(np.zeros(1, np.int32)).rows[0]
+    assert row["quote"] == pytest.approx(quote)
+    assert row["half_spread"] == pytest.approx(half_spread)
+    assert row["quoted_at"] == NOW - age_s
 
-    def quote(packet: Packet) -> tuple[float, float]:
-        process(engine, [packet])
-        row = engine.board.read(np.zeros(1, np.int32)).rows[0]
-        return float(row["quote"]), float(row["half_spread"])
 
-    lopsided = {Row.BIDS + 1: 999_00, Row.ASKS + 1: 1_002_00}
-    assert quote(Packet(future, 1_001.0, words=lopsided)) == (1_000.5, 1.5)
-    wide = {Row.BIDS + 1: 500_00, Row.ASKS + 1: 1_500_00}
-    assert quote(Packet(future, 1_001.0, words=wide))[0] == 1_001.0
-    crossed = {Row.BIDS + 1: 1_003_00, Row.ASKS + 1: 1_002_00}
-    assert quote(Packet(future, 1_001.0, words=crossed))[0] == 1_001.0
-    one_sided = {Row.BIDS: 0}
-    assert quote(Packet(future, 1_001.0, words=one_sided))[0] == 1_001.0
-    assert quote(Packet(future, 1_004.0, PacketKind.LTP))[0] == 1_004.0
-    assert np.isnan(quote(Packet(future, 0.0, PacketKind.LTP))[0])
+@pytest.mark.parametrize(("words", "quote"), [(book(5, 15), 10.0), (book(5, None), np.nan)])
+def test_what_never_traded_is_quoted_by_its_book_alone(words: dict[int, int], quote: float) -> None:
+    future = create_future(1)
+    engine = create_market_engine([future])
+    process(engine, [Packet(future, 0.0, words=words)])
+    row = engine.board.read(np.zeros(1, np.int32)).rows[0]
+    assert row["quote"] == pytest.approx(quote, nan_ok=True)
+
+
+def test_without_a_trade_time_a_price_is_as_old_as_its_last_change() -> None:
+    future, index = create_future(1), create_index()
+    engine = create_market_engine([future, index])
+
+    def traded_at(instrument: Instrument, at: float, kind: PacketKind, volume: int = 5) -> float:
+        packet = Packet(instrument, 25_000.0, kind, words={Row.VOLUME_TRADED: volume})
+        process(engine, [packet], NOW + at)
+        row = engine.board.read(engine.board.find(np.array([instrument.instrument_token])))
+        assert row.rows["received_at"][0] == NOW + at
+        return float(row.rows["traded_at"][0] - NOW)
+
+    assert traded_at(future, 0, PacketKind.QUOTE) == 0
+    assert traded_at(future, 1, PacketKind.QUOTE) == 0
+    assert traded_at(future, 2, PacketKind.LTP) == 0
+    assert traded_at(future, 3, PacketKind.QUOTE, volume=6) == 3
+    assert traded_at(index, 0, PacketKind.INDEX_QUOTE) == 0
+    assert traded_at(index, 1, PacketKind.INDEX_QUOTE) == 1, "an index is no trade"
+
+
+def test_a_retired_slot_is_not_found_any_more() -> None:
+    board = Board()
+    old, other = create_option(1, 100.0, "CE"), create_option(2, 300.0, "PE")
+    add(board, old)
+    add(board, other)
+    board.retire(0)
+    board.index()
+    tokens = np.array([old.instrument_token, other.instrument_token, 0], np.uint32)
+    assert board.find(tokens).tolist() == [NO_SLOT, 1, NO_SLOT]
+    assert board.live() == [(1, other)]
 
 
 def test_a_reader_waits_for_the_batch_in_hand() -> None:

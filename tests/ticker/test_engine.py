@@ -11,10 +11,10 @@ from tests.ticker.synthetic import (
     ALPHA,
     BETA,
     EXPIRY,
-    NEXT_EXPIRY,
     NOW,
     RATE,
     Packet,
+    book,
     create_chain,
     create_frame,
     create_future,
@@ -32,7 +32,7 @@ from tests.ticker.synthetic import (
     years_to,
 )
 from ticker.board import apply_ticks
-from ticker.engine import Engine, Enriched, create_engine
+from ticker.engine import create_engine
 from ticker.errors import ConfigurationError
 from ticker.greeks.forward import update_forwards
 from ticker.greeks.pricing import Profile, gather_lanes, settle, sweep
@@ -161,7 +161,7 @@ def test_every_message_has_the_next_number_and_its_origin() -> None:
     assert future["mode"] == "quote"
 
 
-def test_what_a_packet_does_not_carry_is_the_last_known_or_null() -> None:
+def test_what_a_packet_does_not_carry_is_null() -> None:
     engine = create_market_engine(MARKET)
     [only_price] = process(engine, [Packet(FUTURE, 25_000.0, PacketKind.LTP)])
     for name in ("volume", "oi", "total_buy_quantity", "exchange_ts", "last_trade_time"):
@@ -173,7 +173,7 @@ def test_what_a_packet_does_not_carry_is_the_last_known_or_null() -> None:
     [full] = process(engine, [Packet(FUTURE, 25_002.0)])
     assert (full["volume"], full["oi"], full["exchange_ts"]) == (12_345, 777, int(NOW))
     [after] = process(engine, [Packet(FUTURE, 25_003.0, PacketKind.LTP)], NOW + 60)
-    assert (after["price"], after["volume"], after["oi"]) == (25_003.0, 12_345, 777)
+    assert (after["price"], after["volume"], after["oi"]) == (25_003.0, None, None)
     assert (after["exchange_ts"], after["ts"]) == (None, int(NOW + 60))
     assert "depth" not in after
 
@@ -184,107 +184,21 @@ def test_two_ticks_of_one_instrument_are_two_messages() -> None:
     assert [payload["price"] for payload in process(engine, ticks)] == [25_000, 25_001, 25_002]
 
 
-def test_options_are_priced_again_when_their_forward_moves() -> None:
-    engine = create_market_engine(MARKET, profile=Profile.FUTURES, reprice_interval_s=1.0)
-    process(engine, [Packet(FUTURE, FORWARD, half_spread=0.5), *chain_packets()])
-    moved = [Packet(FUTURE, FORWARD + 20, half_spread=0.5)]
-    assert len(process(engine, moved, NOW + 0.5)) == 1, "the interval has not passed"
-    later = engine.process(
-        [create_frame([Packet(INDEX, 25_000.0, PacketKind.INDEX_FULL)])], NOW + 2
-    )
-    assert later.repriced == len(CHAIN)
-    assert published(later) == 1
-    assert later.decoded == {ALPHA: 1}
-    assert later.snapshots is not None
-    assert later.snapshots.sources.tolist() == [0] + [-1] * len(CHAIN)
-    assert later.snapshots.received_at.tolist() == [NOW] + [NOW + 2] * len(CHAIN)
-    index, *options = payloads(later.snapshots)
-    assert index["repriced"] is False
-    for option in options:
-        assert option["repriced"] is True
-        assert option["forward"] == FORWARD + 20
-        assert option["received_ts"] == NOW
-        assert option["account_id"] == "alpha"
-        assert len(option["depth"]["buy"]) == 5
-    again = engine.process([create_frame([Packet(FUTURE, FORWARD + 20, half_spread=0.5)])], NOW + 4)
-    assert again.repriced == 0, "nothing has moved since"
-
-
-def test_each_group_has_its_own_interval() -> None:
-    next_future = create_future(35_001, expiry=NEXT_EXPIRY)
-    monthly = create_chain([25_000.0], 50_000, expiry=NEXT_EXPIRY)
-    engine = create_market_engine([*MARKET, next_future, *monthly], profile=Profile.FUTURES)
-
-    def move(at: float, *prices: float) -> int:
-        futures = zip((FUTURE, next_future), prices, strict=False)
-        frame = create_frame([Packet(each, price, half_spread=0.5) for each, price in futures], at)
-        return engine.process([frame], at).repriced
-
-    move(NOW, FORWARD, FORWARD)
-    process(engine, [*chain_packets(), *[Packet(each, 400.0) for each in monthly]])
-    assert move(NOW + 5, FORWARD + 20) == len(CHAIN)
-    assert move(NOW + 5.5, FORWARD + 40, FORWARD + 40) == len(monthly)
-    assert move(NOW + 6.1, FORWARD + 60, FORWARD + 60) == len(CHAIN)
-
-
-def test_what_ticks_is_not_priced_again() -> None:
-    engine = create_market_engine(MARKET, profile=Profile.FUTURES)
-    process(engine, [Packet(FUTURE, FORWARD, half_spread=0.5), *chain_packets()])
-    ticks = [Packet(FUTURE, FORWARD + 20, half_spread=0.5), *chain_packets(FORWARD + 20)[:10]]
-    enriched = engine.process([create_frame(ticks, NOW + 5)], NOW + 5)
-    assert published(enriched) == 11
-    assert enriched.repriced == len(CHAIN) - 10
-
-
-def test_a_move_worth_less_than_half_a_tick_is_not_priced_again() -> None:
-    engine = create_market_engine(MARKET, profile=Profile.FUTURES)
-    process(engine, [Packet(FUTURE, FORWARD, half_spread=0.5), *chain_packets()])
-    moved = [create_frame([Packet(FUTURE, FORWARD + 0.05, half_spread=0.5)])]
-    repriced = payloads_of_repriced(engine.process(moved, NOW + 5))
-    assert 0 < len(repriced) < len(CHAIN)
-    assert all(abs(option["delta"]) * 0.05 > 0.025 for option in repriced)
-
-
-def payloads_of_repriced(enriched: Enriched) -> list[dict[str, Any]]:
-    assert enriched.snapshots is not None
-    return [payload for payload in payloads(enriched.snapshots) if payload.get("repriced")]
-
-
-def test_pricing_again_can_be_switched_off() -> None:
-    engine = create_market_engine(MARKET, profile=Profile.FUTURES, reprice_interval_s=0.0)
-    process(engine, [Packet(FUTURE, FORWARD, half_spread=0.5), *chain_packets()])
-    assert len(process(engine, [Packet(FUTURE, FORWARD + 99, half_spread=0.5)], NOW + 60)) == 1
-
-
-def test_an_option_that_came_before_its_forward_is_priced_when_there_is_one() -> None:
+def test_an_option_that_never_traded_has_no_price() -> None:
     engine = create_market_engine(MARKET)
-    [early] = process(engine, [Packet(CHAIN[40], 300.0)])
-    assert early["greeks_status"] == "no_forward"
-    future, option = process(engine, [Packet(FUTURE, FORWARD, half_spread=0.5)], NOW + 1)
-    assert future["type"] == "FUT"
-    assert option["greeks_status"] == "ok"
+    process(engine, [Packet(FUTURE, FORWARD), *chain_packets()])
+    [payload] = process(engine, [Packet(CHAIN[0], 0.0, words=book(1_030, 1_040))], NOW + 1)
+    assert payload["greeks_status"] == "no_price"
+    assert payload["iv"] is None
+    assert payload["forward"] == pytest.approx(FORWARD, abs=0.05)
 
 
-def test_an_instrument_that_becomes_known_is_published_from_then_on() -> None:
-    registries = [InstrumentRegistry([INDEX])]
-    engine = Engine(lambda: registries[-1], expiry_at=expiry_at, channel_prefix="p")
-    frame = create_frame([Packet(FUTURE, 25_000.0)])
-    unknown = engine.process([frame], NOW)
-    assert unknown.snapshots is None
-    assert unknown.dropped == {(ALPHA, "unknown_instrument"): 1}
-    registries.append(InstrumentRegistry([INDEX, FUTURE]))
-    assert engine.process([frame], NOW).dropped == {}
-
-
-def test_a_token_that_is_given_to_another_contract_is_that_contract() -> None:
-    registries = [InstrumentRegistry([FUTURE])]
-    engine = Engine(lambda: registries[-1], expiry_at=expiry_at, channel_prefix="p")
-    assert process(engine, [Packet(FUTURE, 25_000.0)])[0]["expiry"] == EXPIRY.isoformat()
-    following = create_future(FUTURE.exchange_token, expiry=NEXT_EXPIRY)
-    registries.append(InstrumentRegistry([following]))
-    [payload] = process(engine, [Packet(FUTURE, 25_000.0, PacketKind.LTP)])
-    assert payload["expiry"] == NEXT_EXPIRY.isoformat()
-    assert payload["volume"] is None, "values of the old contract are not the new one's"
+def test_the_underlying_tells_its_age() -> None:
+    engine = create_market_engine(MARKET)
+    process(engine, [Packet(INDEX, 25_000.0, PacketKind.INDEX_FULL), *chain_packets()])
+    payload = process(engine, chain_packets(), NOW + 1_500)[-1]
+    assert payload["underlying_price"] == 25_000.0
+    assert payload["underlying_age_s"] == pytest.approx(1_500, abs=1e-3)
 
 
 def test_mock_ticks_say_so() -> None:

@@ -36,7 +36,13 @@ EURO = create_future(901, "EURINR", exchange="BCD", segment=6)
 CRUDE = create_future(902, "CRUDEOIL", exchange="MCX", segment=7)
 SHARE = create_share(341, "M&M")
 MARKET = [INDEX, CALL, FUTURE, DOLLAR, EURO, CRUDE, SHARE]
-FORWARD_FIELDS = ("underlying_price", "forward", "forward_source", "forward_age_s")
+FORWARD_FIELDS = (
+    "underlying_price",
+    "underlying_age_s",
+    "forward",
+    "forward_source",
+    "forward_age_s",
+)
 WORDS = st.one_of(
     st.integers(0, 2**32 - 1),
     st.integers(0, 100_000),

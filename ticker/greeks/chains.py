@@ -22,6 +22,7 @@ GROUP: Final = np.dtype(
         ("forward", "f8"),  # rupees; NaN while unknown
         ("forward_at", "f8"),  # UNIX seconds of the quotes behind it
         ("doubt", "f8"),  # variance of the forward as its quotes tell it, rupees squared
+        ("carried", "f8"),  # what future or spot, carried to the expiry, said when it was set
         ("carrier_expires_at", "f8"),
         ("swept_at", "f8"),  # when its options were last looked over for re-pricing
         ("underlying", "i4"),
@@ -61,7 +62,7 @@ class Chains:
         self.is_touched: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._underlyings: dict[str, int] = {}
         self._groups: dict[tuple[str, dt.date | None, str], int] = {}
-        self._spots: dict[int, tuple[int, int]] = {}  # underlying -> rank, slot
+        self._spots: dict[int, list[tuple[int, int]]] = {}  # underlying -> ranks, slots
         self._futures: dict[tuple[int, str], list[tuple[float, int]]] = {}  # expiry, slot
         self._exchanges: list[str] = []  # by group
         self._untied: set[int] = set()  # underlyings with something new
@@ -84,8 +85,21 @@ class Chains:
             futures.append((float(row["expires_at"]), slot))
         else:
             rank = _SPOT_RANKS.get(instrument.segment, len(_SPOT_RANKS))
-            if underlying not in self._spots or rank < self._spots[underlying][0]:
-                self._spots[underlying] = (rank, slot)
+            self._spots.setdefault(underlying, []).append((rank, slot))
+
+    def remove(self, slot: int, row: Any) -> None:
+        """Let an instrument price nothing any more, from the next ``index`` on."""
+        underlying = int(row["underlying"])
+        self._untied.add(underlying)
+        for key, futures in self._futures.items():
+            self._futures[key] = [future for future in futures if future[1] != slot]
+        spots = self._spots.get(underlying, [])
+        self._spots[underlying] = [spot for spot in spots if spot[1] != slot]
+
+    def set_back(self, seconds: float) -> None:
+        """Follow a clock that was set back: forwards stay as old as they are."""
+        for name in ("forward_at", "swept_at"):
+            self.groups[name] -= seconds
 
     def index(self, rows: RowArray) -> None:
         """Rebuild pairs and members, and tie spots and futures to groups. ``rows``: all slots."""
@@ -94,7 +108,7 @@ class Chains:
         options = np.flatnonzero(rows["instrument_class"] == InstrumentClass.OPTION)
         names = ("group", "strike", "is_call")
         group, strike, is_call = (rows[name][options] for name in names)
-        order = np.lexsort((is_call, strike, group))
+        order = np.lexsort((is_call, strike, group))  # retired options, of group -1, in front
         group, strike, is_call = group[order], strike[order], is_call[order]
         self.members = options[order].astype(np.int32)
         is_put = (
@@ -118,7 +132,7 @@ class Chains:
         row["underlying"] = underlying
         row["expires_at"] = expires_at
         row["bears_carry"] = exchange not in _COMMODITY_EXCHANGES
-        for name in ("forward", "forward_at", "doubt", "carrier_expires_at"):
+        for name in ("forward", "forward_at", "doubt", "carried", "carrier_expires_at"):
             row[name] = np.nan
         row["swept_at"] = -math.inf
         for name in ("spot", "future", "carrier"):
@@ -130,10 +144,11 @@ class Chains:
             group, exchange = self.groups[i], self._exchanges[i]
             underlying = int(group["underlying"])
             expires_at = float(group["expires_at"])
-            if underlying in self._spots:
-                group["spot"] = self._spots[underlying][1]
-            futures = self._futures.get((underlying, exchange))
-            if futures:
+            for name in ("spot", "future", "carrier"):
+                group[name] = NO_SLOT
+            if spots := self._spots.get(underlying):
+                group["spot"] = min(spots)[1]
+            if futures := self._futures.get((underlying, exchange)):
                 carrier = _nearest(futures, expires_at, later=not group["bears_carry"])
                 group["carrier_expires_at"], group["carrier"] = carrier
                 if carrier[0] == expires_at:

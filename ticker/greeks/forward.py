@@ -2,15 +2,18 @@
 
 Put-call parity first: a call less a put at strike K is worth ``(F - K) exp(-rT)``, so every pair
 says ``F = K + (C - P) exp(rT)``. Pairs next to the money are asked, and each answer is weighted
-by the inverse of its variance, which has two parts: half the spreads, and the time the market has
-moved on since the legs were quoted. A pair whose legs are of different moments is worse than its
-age, because then one leg has seen a move and the other has not: while half a chain has arrived,
-the last coherent forward stands. Answers far from the weighted median are left out.
+by the inverse of its variance, which has two parts. *Noise*, half the spreads, is each pair's own
+and averages out. *Lag*, what the market has moved since the legs were quoted, all pairs have in
+common. A pair whose legs are of different moments lags more than its age, because then one leg has
+seen a move and the other has not: while half a chain has arrived, the last coherent forward stands,
+and moves only as the future, or the spot, does. So it does while wider spreads cannot tell the new
+forward from it; a move beyond them is followed at once. Answers far from the weighted median are
+left out.
 
 Where there is no such pair, the future of the same expiry; else the nearest future or the spot,
 moved to the expiry at the interest rate. The exchange's own convention starts from the spot
-instead, and market makers' from the future: a ``ForwardPolicy`` says which source comes first.
-Expired groups keep their last forward.
+instead, and market makers' from the future: a ``ForwardPolicy`` says so, and then the source is
+another only where that one is missing, however old it is. Expired groups keep their last forward.
 """
 
 import math
@@ -21,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ticker.board import RowArray
+from ticker.board import DRIFT, RowArray
 from ticker.ticks import FloatArray, Int32Array
 
 YEAR_S: Final = 365.0 * 86_400.0
@@ -39,7 +42,10 @@ class ForwardSource(IntEnum):
 
 
 class ForwardPolicy(IntEnum):
-    """Which source comes first; the others follow in their usual order."""
+    """Which source is asked first; the others follow in their usual order.
+
+    Parity gives way when it is stale too, the future and the spot only when they are missing.
+    """
 
     PARITY = 0
     FUTURE = 1
@@ -47,6 +53,7 @@ class ForwardPolicy(IntEnum):
 
 
 _BY_PARITY: Final = int(ForwardPolicy.PARITY)
+_BY_FUTURE: Final = int(ForwardPolicy.FUTURE)
 _BY_SPOT: Final = int(ForwardPolicy.SPOT)
 _PARITY: Final = int(ForwardSource.PARITY)
 _FUTURE: Final = int(ForwardSource.FUTURE)
@@ -57,16 +64,16 @@ _PAIRS: Final = 12
 """Pairs asked, nearest to the money first."""
 _LOOKED_AT: Final = 40
 """Strikes looked at to find them."""
-_DRIFT: Final = 5e-5
-"""Standard deviation of a price's relative move in one second: 12 % a year of trading hours."""
 _SKEW_PENALTY: Final = 4.0
 """How much worse a second between a pair's legs is than a second of age."""
 _OUTLIER: Final = 4.0
 """Standard deviations from the weighted median at which an answer is left out."""
+_DISTINCT: Final = 3.0
+"""Standard deviations between two forwards at which the market has moved for certain."""
 _ROUNDING: Final = 1.0 / 6.0
 """Variance of the two prices' rounding, in squares of half a tick twice."""
 _DOUBT_MAX: Final = 0.002
-"""A parity forward whose standard deviation is above this fraction of it is not used."""
+"""Parity is not used if even the best pair's standard deviation is above this fraction."""
 _FRESH_S: Final = 30.0
 """A source older than this gives way to a fresher one that is next in order."""
 
@@ -102,7 +109,7 @@ def update_forwards(
 def _update(
     group: Any, rows: RowArray, pairs: npt.NDArray[Any], now: float, rate: float, policy: int
 ) -> None:
-    """Take the first fresh source; if none is fresh, the first there is."""
+    """Take the policy's source; by parity, the first fresh one, or else the first there is."""
     years = (group["expires_at"] - now) / YEAR_S
     future, future_at = _quoted(rows, group["future"])
     carried, carried_at = _carried(group, rows, now, rate)
@@ -110,15 +117,22 @@ def _update(
     if policy == _BY_SPOT:
         spot, forward_at = _quoted(rows, group["spot"])
         forward, source = spot * math.exp(rate * years), _SPOT
-    elif policy == _BY_PARITY:
+    elif policy == _BY_FUTURE:
+        forward, forward_at, source = future, future_at, _FUTURE
+    else:
         guess = group["forward"]
         if not guess > 0:
             guess = future if future > 0 else carried
-        forward, forward_at, doubt = _parity(group, rows, pairs, years, rate, guess)
+        forward, forward_at, doubt, stands = _parity(group, rows, pairs, years, rate, guess)
         source = _PARITY
-    if not now - forward_at <= _FRESH_S and _is_better(future_at, forward_at, now):
+        if stands and carried > 0 and group["carried"] > 0:
+            forward += carried - group["carried"]
+        if stands or forward_at != group["forward_at"]:
+            group["carried"] = carried
+    may_give_way = policy == _BY_PARITY or not forward > 0
+    if may_give_way and _is_better(future_at, forward_at, now):
         forward, forward_at, source = future, future_at, _FUTURE
-    if not now - forward_at <= _FRESH_S and _is_better(carried_at, forward_at, now):
+    if may_give_way and _is_better(carried_at, forward_at, now):
         forward, forward_at, source = carried, carried_at, _CARRY
     if forward > 0:
         if forward != group["forward"]:
@@ -131,9 +145,9 @@ def _update(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _is_better(candidate_at: float, current_at: float, now: float) -> bool:
-    """Whether a source next in order replaces a stale or missing one."""
+    """Whether a source next in order replaces one that is missing, or stale while it is not."""
     return candidate_at == candidate_at and (
-        current_at != current_at or now - candidate_at <= _FRESH_S
+        current_at != current_at or now - candidate_at <= _FRESH_S < now - current_at
     )
 
 
@@ -142,7 +156,7 @@ def _quoted(rows: RowArray, slot: int) -> tuple[float, float]:
     """Quote of a slot and its time; NaN for none."""
     if slot < 0 or not rows[slot]["quote"] > 0:
         return np.nan, np.nan
-    return rows[slot]["quote"], rows[slot]["received_at"]
+    return rows[slot]["quote"], rows[slot]["quoted_at"]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -161,33 +175,39 @@ def _carried(group: Any, rows: RowArray, now: float, rate: float) -> tuple[float
 @njit(nogil=True, cache=True, error_model="numpy")
 def _parity(
     group: Any, rows: RowArray, pairs: npt.NDArray[Any], years: float, rate: float, guess: float
-) -> tuple[float, float, float]:
-    """Forward, time of its quotes and variance; NaN if no pair is good enough."""
+) -> tuple[float, float, float, bool]:
+    """Forward, time of its quotes, variance, and whether it is the last one that stands.
+
+    NaN if no pair is good enough.
+    """
     answers = np.empty(_PAIRS)
-    variances = np.empty(_PAIRS)
+    noises = np.empty(_PAIRS)
+    lags = np.empty(_PAIRS)
     growth = math.exp(rate * years)
     first, last = group["first_pair"], group["last_pair"]
     if not guess > 0:
         guess = _money(rows, pairs, first, last)
-    forward, at, newest = np.nan, np.nan, np.nan
+    forward, noise, lag, at, newest = np.nan, np.nan, np.nan, np.nan, np.nan
     for _ in range(4):
         found, low, high, at, newest = _ask(
-            rows, pairs, first, last, guess, growth, answers, variances
+            rows, pairs, first, last, guess, growth, answers, noises, lags
         )
         if found == 0:
-            return np.nan, np.nan, np.nan
-        forward = _robust_mean(answers[:found], variances[:found])
+            return np.nan, np.nan, np.nan, False
+        forward, noise, lag = _robust_mean(answers[:found], noises[:found], lags[:found])
         if low <= forward <= high:
             break
         guess = forward
-    doubt = variances[:found].min()
-    since = newest - group["forward_at"]  # negative if the clock was set back
-    aged = group["doubt"] + (_DRIFT * group["forward"]) ** 2 * since
-    if group["source"] == _PARITY and since >= 0 and aged < doubt:
-        return group["forward"], group["forward_at"], group["doubt"]
-    if not doubt <= (_DOUBT_MAX * forward) ** 2:
-        return np.nan, np.nan, np.nan
-    return forward, at, doubt
+    doubt = noise + lag
+    if group["source"] == _PARITY:
+        since = max(newest - group["forward_at"], 0.0)
+        aged = group["doubt"] + (DRIFT * group["forward"]) ** 2 * since
+        is_near = (forward - group["forward"]) ** 2 <= _DISTINCT**2 * (doubt + aged)
+        if lag > aged or (doubt > aged and is_near):
+            return group["forward"], group["forward_at"], group["doubt"], True
+    if not (noises[:found] + lags[:found]).min() <= (_DOUBT_MAX * forward) ** 2:
+        return np.nan, np.nan, np.nan, False
+    return forward, at, doubt, False
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -210,9 +230,10 @@ def _ask(
     guess: float,
     growth: float,
     answers: FloatArray,
-    variances: FloatArray,
+    noises: FloatArray,
+    lags: FloatArray,
 ) -> tuple[int, float, float, float, float]:
-    """Ask the pairs nearest to ``guess``.
+    """Ask the pairs nearest to ``guess``; fills in their answers and both parts of the variances.
 
     Returns how many answered, the lowest and highest of their strikes, the time of the best
     answer (of the older of its legs), and that of the newest leg.
@@ -244,31 +265,34 @@ def _ask(
         if call["quote"] > 0 and put["quote"] > 0:
             strike = pairs[p]["strike"]
             low, high = min(low, strike), max(high, strike)
-            newest = max(newest, call["received_at"], put["received_at"])
+            newest = max(newest, call["quoted_at"], put["quoted_at"])
             answers[found] = strike + (call["quote"] - put["quote"]) * growth
             asked[found] = p
             found += 1
-    drift = (_DRIFT * guess) ** 2
+    drift = (DRIFT * guess) ** 2
     at, least = np.nan, np.inf
     for i in range(found):
         call, put = rows[pairs[asked[i]]["call"]], rows[pairs[asked[i]]["put"]]
-        age = newest - (call["received_at"] + put["received_at"]) / 2
-        skew = abs(call["received_at"] - put["received_at"])
-        variances[i] = (
-            call["half_spread"] ** 2
-            + put["half_spread"] ** 2
-            + _ROUNDING * (2 * call["half_tick"]) ** 2
-            + drift * (age + _SKEW_PENALTY * skew)
-        )
-        if variances[i] < least:
-            least = variances[i]
-            at = min(call["received_at"], put["received_at"])
+        age = newest - (call["quoted_at"] + put["quoted_at"]) / 2
+        skew = abs(call["quoted_at"] - put["quoted_at"])
+        step = max(2 * call["half_tick"], 1 / call["divisor"])  # where a dump has no tick size
+        noises[i] = call["half_spread"] ** 2 + put["half_spread"] ** 2 + _ROUNDING * step**2
+        lags[i] = drift * (age + _SKEW_PENALTY * skew)
+        if noises[i] + lags[i] < least:
+            least = noises[i] + lags[i]
+            at = min(call["quoted_at"], put["quoted_at"])
     return found, low, high, at, newest
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _robust_mean(answers: FloatArray, variances: FloatArray) -> float:
-    """Mean weighted by inverse variance, of what lies around the weighted median."""
+def _robust_mean(
+    answers: FloatArray, noises: FloatArray, lags: FloatArray
+) -> tuple[float, float, float]:
+    """Mean weighted by inverse variance, of what lies around the weighted median.
+
+    The second and third number are the parts of its variance: noise averages out, lag does not.
+    """
+    variances = noises + lags
     order = np.empty(len(answers), np.int64)  # a dozen: numba's own sort takes seconds to compile
     for i in range(len(answers)):
         at = i
@@ -284,9 +308,12 @@ def _robust_mean(answers: FloatArray, variances: FloatArray) -> float:
         passed += 1.0 / variances[k]
         if passed >= half:
             break
-    weights, total = 0.0, 0.0
+    weights, total, noise, lag = 0.0, 0.0, 0.0, 0.0
     for i in range(len(answers)):
         if (answers[i] - median) ** 2 <= _OUTLIER**2 * variances[i]:
-            weights += 1.0 / variances[i]
-            total += answers[i] / variances[i]
-    return total / weights
+            weight = 1.0 / variances[i]
+            weights += weight
+            total += weight * answers[i]
+            noise += weight**2 * noises[i]
+            lag += weight * math.sqrt(lags[i])
+    return total / weights, noise / weights**2, (lag / weights) ** 2

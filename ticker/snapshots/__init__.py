@@ -10,8 +10,10 @@ What a packet did not carry is the last value known of that instrument, or null;
 belong to one packet and are never carried over. ``ts`` is the exchange's time where the packet
 carries one, else the time of arrival. No null ever appears as 0.
 
-An option that did not tick is priced again when its forward has moved: ``repriced`` is true, the
-Greeks and the forward are new, everything else, times included, is of its last tick.
+``iv`` is what ``price``, the last price, implies on ``forward``, whenever that last trade was. An
+option that did not tick is priced again when its forward has moved: ``repriced`` is true, the
+Greeks and the forward are new, everything else, ``iv`` and times included, is of its last tick.
+``underlying_age_s`` and ``forward_age_s`` say how old those prices are.
 """
 
 from collections.abc import Sequence

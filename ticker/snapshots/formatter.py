@@ -324,11 +324,22 @@ def _put_greeks(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _put_forward(
-    buffer: Bytes, at: Cursor, group: Any, spot: int, spot_decimals: int, now: float, names: Bytes
+    buffer: Bytes,
+    at: Cursor,
+    group: Any,
+    spot: int,
+    spot_decimals: int,
+    spot_at: float,
+    now: float,
+    names: Bytes,
 ) -> Cursor:
-    """Write what the option was priced from; ``spot`` is a word of the wire, 0 if unknown."""
+    """Write what the option was priced from; ``spot`` is a word of the wire, 0 if unknown.
+
+    ``spot_at``: UNIX seconds of it; NaN if unknown.
+    """
     at = _put(buffer, at, ',"underlying_price":')
     at = _put_price(buffer, at, spot, spot_decimals) if spot else _put(buffer, at, "null")
+    at = _put_time(buffer, _put(buffer, at, ',"underlying_age_s":'), now - spot_at)
     at = _put_float(buffer, _put(buffer, at, ',"forward":'), group["forward"])
     at = _put_name(buffer, _put(buffer, at, ',"forward_source":'), names, group["source"])
     at = _put(buffer, at, ',"forward_age_s":')
@@ -495,15 +506,16 @@ def format_messages(
                 spot = group["spot"]
                 if spot >= 0:
                     price, places = board_words[spot, _LAST_PRICE], rows[spot]["decimals"]
+                    spot_at = rows[spot]["traded_at"]
                 else:
-                    price, places = np.int32(0), np.uint8(2)
-                at = _put_forward(buffer, at, group, price, places, now, source_names)
+                    price, places, spot_at = np.int32(0), np.uint8(2), np.nan
+                at = _put_forward(buffer, at, group, price, places, spot_at, now, source_names)
             else:
                 at = _put(
                     buffer,
                     at,
-                    ',"underlying_price":null,"forward":null,"forward_source":null'
-                    ',"forward_age_s":null',
+                    ',"underlying_price":null,"underlying_age_s":null'
+                    ',"forward":null,"forward_source":null,"forward_age_s":null',
                 )
         source = sources[i]
         account_start = account_ends[source - 1] if source > 0 else 0

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,9 @@ from tests.ticker.synthetic import (
     NOW,
     RATE,
     Packet,
+    book,
     create_chain,
+    create_frame,
     create_future,
     create_index,
     create_market_engine,
@@ -26,7 +29,7 @@ from tests.ticker.synthetic import (
 from ticker.engine import Engine
 from ticker.greeks.pricing import Profile
 from ticker.instruments import Instrument
-from ticker.ticks import PacketKind
+from ticker.ticks import PacketKind, Row
 
 INDEX = create_index()
 FUTURE = create_future(35_000)
@@ -111,6 +114,86 @@ def test_half_a_chain_does_not_move_the_forward_halfway(half: str) -> None:
     assert payload["forward_age_s"] == pytest.approx(0.25, abs=1e-3)
     payload = process(engine, rest, NOW + 0.251)[0]
     assert payload["forward"] == pytest.approx(FORWARD + 40, abs=0.03)
+
+
+def test_while_half_a_chain_has_arrived_the_forward_moves_with_the_future() -> None:
+    engine = create_market_engine(MARKET)
+    process(engine, [Packet(FUTURE, FORWARD + 8), *quotes(CHAIN, FORWARD)])
+    calls = quotes([each for each in CHAIN if each.instrument_type == "CE"], FORWARD + 250)
+    payload = process(engine, [Packet(FUTURE, FORWARD + 258), *calls], NOW + 2)[-1]
+    assert payload["forward"] == pytest.approx(FORWARD + 250, abs=0.05)
+    assert payload["forward_source"] == "parity"
+    assert payload["forward_age_s"] == pytest.approx(2, abs=1e-3), "no pair has told it yet"
+
+
+@pytest.mark.parametrize("ticks_of_futures", [False, True])
+@pytest.mark.parametrize("jump", [-250.0, 8.0, 250.0])
+def test_a_jump_is_followed_though_spreads_widen(jump: float, ticks_of_futures: bool) -> None:
+    engine = create_market_engine(MARKET)
+    process(engine, [Packet(FUTURE, FORWARD), *quotes(CHAIN, FORWARD)])
+    packets = quotes(CHAIN, FORWARD + jump, half_spread=10.0)
+    if ticks_of_futures:
+        packets.append(Packet(FUTURE, FORWARD + jump))
+    payload = process(engine, packets, NOW + 1)[0]
+    assert payload["forward"] == pytest.approx(FORWARD + jump, abs=1)
+    assert payload["forward_age_s"] == 0
+
+
+def test_what_wider_spreads_cannot_tell_from_the_last_forward_does_not_move_it() -> None:
+    engine = create_market_engine(MARKET)
+    process(engine, quotes(CHAIN, FORWARD))
+    payload = process(engine, quotes(CHAIN, FORWARD + 3, half_spread=10.0), NOW + 1)[0]
+    assert payload["forward"] == pytest.approx(FORWARD, abs=0.03)
+    payload = process(engine, quotes(CHAIN, FORWARD + 3, half_spread=10.0), NOW + 25)[0]
+    assert payload["forward"] == pytest.approx(FORWARD + 3, abs=0.3)
+
+
+def old_trades(books: float | None) -> list[Packet]:
+    """Trades two hours old at a forward 500 rupees lower; books this wide around the truth of now.
+
+    None: sellers only.
+    """
+    packets = []
+    for each in CHAIN:
+        true = true_price(each, FORWARD)
+        bid = on_tick(true * (1 - books)) if books else None
+        words = book(bid, on_tick(true * (1 + (books or 0.05))))
+        words[Row.LAST_TRADE_TIME] = int(NOW) - 7_200
+        packets.append(Packet(each, on_tick(true_price(each, FORWARD - 500)), words=words))
+    return packets
+
+
+def test_wide_books_tell_more_than_old_trades() -> None:
+    payload = process(create_market_engine(CHAIN), old_trades(0.15))[-1]
+    assert payload["forward_source"] == "parity"
+    assert payload["forward"] == pytest.approx(FORWARD, abs=2)
+
+
+def test_old_trades_without_books_are_as_old_as_they_are() -> None:
+    engine = create_market_engine([FUTURE, *CHAIN])
+    payload = process(engine, [Packet(FUTURE, FORWARD), *old_trades(None)])[-1]
+    assert payload["forward_source"] == "future"
+    assert payload["forward"] == pytest.approx(FORWARD)
+
+
+def test_packets_that_repeat_a_last_price_do_not_make_it_fresh() -> None:
+    engine = create_market_engine(MARKET)
+    process(engine, quotes(CHAIN, FORWARD, kind=PacketKind.QUOTE))
+    repeated = quotes(CHAIN, FORWARD, kind=PacketKind.QUOTE)
+    payload = process(engine, [Packet(FUTURE, FORWARD + 200), *repeated], NOW + 60)[-1]
+    assert payload["forward_source"] == "future"
+    assert payload["forward"] == pytest.approx(FORWARD + 200)
+
+
+def test_locked_books_without_a_tick_size_give_a_forward() -> None:
+    chain = [msgspec.structs.replace(each, tick_size=0.0) for each in CHAIN]
+    payload = process(create_market_engine(chain), quotes(chain, FORWARD, half_spread=0.01))[-1]
+    assert payload["forward"] == pytest.approx(FORWARD, abs=0.03)
+    locked = [Packet(each.instrument, each.price, words=book(each.price, each.price))
+              for each in quotes(chain, FORWARD)]  # fmt: skip
+    payload = process(create_market_engine(chain), locked)[-1]
+    assert payload["forward"] == pytest.approx(FORWARD, abs=0.03)
+    assert payload["forward_source"] == "parity"
 
 
 def test_pairs_of_the_newest_moment_win_over_older_ones() -> None:
@@ -206,6 +289,28 @@ def test_without_anything_fresh_the_first_choice_stays_and_tells_its_age() -> No
     assert payload["forward_age_s"] == pytest.approx(600, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("profile", "own", "source"),
+    [(Profile.NSE, INDEX, "spot"), (Profile.FUTURES, FUTURE, "future")],
+)
+def test_a_convention_keeps_its_source_however_old(
+    profile: Profile, own: Instrument, source: str
+) -> None:
+    engine = create_market_engine([*MARKET], profile=profile)
+    kind = PacketKind.INDEX_FULL if own.is_index else PacketKind.FULL
+    process(engine, [Packet(own, 25_000.0, kind), *quotes(CHAIN, FORWARD)])
+    fresh = [Packet(NEXT_FUTURE, 25_300.0), *quotes(CHAIN, FORWARD)]
+    payload = process(engine, fresh, NOW + 600)[-1]
+    assert payload["forward_source"] == source
+    assert payload["forward_age_s"] == pytest.approx(600, abs=1e-3)
+
+
+def test_a_convention_without_its_source_takes_the_next() -> None:
+    engine = create_market_engine(MARKET, profile=Profile.NSE)
+    process(engine, [Packet(FUTURE, 25_060.0)])
+    assert ask(engine, CHAIN[0], NOW)["forward_source"] == "future"
+
+
 def test_the_spot_of_a_share_is_its_own() -> None:
     share = create_share(738, "RELIANCE")
     other = create_share(739, "OTHER")
@@ -226,3 +331,26 @@ def test_a_clock_that_is_set_does_not_freeze_the_forward(leap_s: float) -> None:
     process(engine, quotes(CHAIN[2:], FORWARD + 50, now + 1), now + 1)
     payloads = process(engine, quotes(CHAIN[2:], FORWARD + 75, now + 2), now + 2)
     assert [payload["repriced"] for payload in payloads].count(True) == 2
+
+
+def test_quotes_from_before_a_clock_was_set_back_stay_old() -> None:
+    engine = create_market_engine(MARKET)
+    process(engine, quotes(CHAIN, FORWARD))
+    back = NOW - 3_600
+    some = [each for each in quotes(CHAIN, FORWARD + 250) if each.instrument.strike != 25_050]
+    process(engine, some, back)
+    payload = process(engine, some, back + 20)[0]
+    assert payload["forward"] == pytest.approx(FORWARD + 250, abs=0.3)
+    assert payload["forward_age_s"] == 0
+    payload = ask(engine, CHAIN[0], back + 50)
+    assert payload["forward_age_s"] == pytest.approx(30, abs=1e-3)
+
+
+def test_a_frame_from_before_the_clock_was_set_back_is_of_now() -> None:
+    engine = create_market_engine(MARKET)
+    back = NOW - 3_600
+    engine.process([create_frame(quotes(CHAIN, FORWARD), NOW)], back)
+    some = [each for each in quotes(CHAIN, FORWARD + 250) if each.instrument.strike != 25_050]
+    payload = process(engine, some, back + 5)[0]
+    assert payload["forward"] == pytest.approx(FORWARD + 250, abs=0.3)
+    assert payload["forward_age_s"] == 0
