@@ -57,7 +57,6 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
     )
 
-    app_name: str = "ticker-service"
     environment: Literal["dev", "test", "staging", "production", "prod", "live"] = "dev"
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
@@ -87,7 +86,6 @@ class Settings(BaseModel):
 
     option_greeks_profile: Literal["parity", "nse", "futures"] = "parity"
     option_greeks_interest_rate: float | None = Field(None, ge=0, le=1)
-    option_greeks_dividend_yield: float = Field(0.0, ge=0, le=1)
     option_reprice_interval_seconds: float = Field(1.0, ge=0)
     market_hours_file: Path | None = None
     greeks_threads: int = Field(2, ge=1)
