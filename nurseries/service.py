@@ -18,11 +18,12 @@ import trio
 
 from api.app import create_app
 from api.server import serve_api
-from nurseries.account_stream import StreamPolicy, stream_account
+from nurseries.account_stream import stream_account
 from nurseries.enricher import enrich
 from nurseries.latest import Latest
 from nurseries.load_catalogue import load_catalogue
 from nurseries.publisher import PublishPolicy, publish
+from nurseries.shard_stream import StreamPolicy
 from nurseries.supervise import RestartPolicy, supervise
 from ticker.circuit_breaker import BreakerPolicy
 from ticker.credentials import Account, create_accounts

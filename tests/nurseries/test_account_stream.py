@@ -15,8 +15,9 @@ import pytest
 import trio
 import trio.testing
 
-from nurseries.account_stream import StreamPolicy, Turnstile, stream_account
+from nurseries.account_stream import stream_account
 from nurseries.latest import Latest
+from nurseries.shard_stream import StreamPolicy, Turnstile
 from tests.memory_broker import (
     CREDENTIALS,
     TICK,
