@@ -209,3 +209,16 @@ def published(enriched: Enriched) -> int:
     if enriched.snapshots is None:
         return 0
     return int((enriched.snapshots.sources >= 0).sum())
+
+
+INDEX = create_index()
+FUTURE = create_future(35_000)
+CHAIN = create_chain(range(24_000, 26_050, 50))
+MARKET = [INDEX, FUTURE, *CHAIN]
+FORWARD = 25_031.7
+"""One underlying with its index, its future and 41 strikes of options on this forward."""
+
+
+def chain_packets(forward: float = FORWARD, **kwargs: Any) -> list[Packet]:
+    """A full packet of each option of ``CHAIN``, at its true price rounded to the tick."""
+    return [Packet(each, on_tick(true_price(each, forward)), **kwargs) for each in CHAIN]

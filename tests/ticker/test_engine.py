@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from tests.ticker.synthetic import (
     ALPHA,
     BETA,
+    CHAIN,
     EXPIRY,
+    FORWARD,
+    FUTURE,
+    INDEX,
+    MARKET,
     NOW,
     RATE,
     Packet,
     book,
+    chain_packets,
     create_chain,
     create_frame,
-    create_future,
     create_index,
     create_market_engine,
     create_option,
@@ -43,20 +48,7 @@ from ticker.snapshots.formatter import format_messages
 from ticker.ticks import PacketKind, Row
 from ticker.validation import judge
 
-INDEX = create_index()
-FUTURE = create_future(35_000)
-CHAIN = create_chain(range(24_000, 26_050, 50))
-MARKET = [INDEX, FUTURE, *CHAIN]
-FORWARD = 25_031.7
-
-
-def chain_packets(forward: float = FORWARD, **kwargs: Any) -> list[Packet]:
-    return [Packet(each, on_tick(true_price(each, forward)), **kwargs) for each in CHAIN]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    create_market_engine(MARKET).warm_up()
+pytestmark = pytest.mark.usefixtures("compiled_engine")
 
 
 def test_a_chain_gets_its_forward_and_its_smile() -> None:

@@ -8,15 +8,20 @@ import pytest
 
 from tests.ticker.synthetic import (
     ALPHA,
+    CHAIN,
     EXPIRY,
+    FORWARD,
+    FUTURE,
+    INDEX,
+    MARKET,
     NEXT_EXPIRY,
     NOW,
     RATE,
     Packet,
+    chain_packets,
     create_chain,
     create_frame,
     create_future,
-    create_index,
     create_market_engine,
     on_tick,
     payloads,
@@ -29,20 +34,7 @@ from ticker.engine import Enriched
 from ticker.greeks.pricing import Profile
 from ticker.ticks import PacketKind
 
-INDEX = create_index()
-FUTURE = create_future(35_000)
-CHAIN = create_chain(range(24_000, 26_050, 50))
-MARKET = [INDEX, FUTURE, *CHAIN]
-FORWARD = 25_031.7
-
-
-def chain_packets(forward: float = FORWARD, **kwargs: Any) -> list[Packet]:
-    return [Packet(each, on_tick(true_price(each, forward)), **kwargs) for each in CHAIN]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    create_market_engine(MARKET).warm_up()
+pytestmark = pytest.mark.usefixtures("compiled_engine")
 
 
 def test_options_are_priced_again_when_their_forward_moves() -> None:
