@@ -14,7 +14,6 @@ from functools import partial
 import structlog
 import trio
 
-from nurseries.latest import Latest
 from nurseries.shard_stream import (
     ExpectsTicks,
     OnText,
@@ -28,6 +27,7 @@ from nurseries.supervise import supervise
 from ticker.credentials import Account, Credentials, load_credentials
 from ticker.feed_record import FeedRecord
 from ticker.kite.socket import OpenStream, open_feed
+from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedStatus, Frame, Gap
 from ticker.metrics import Metrics
 from ticker.planning import Plan

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import structlog
 import trio
 
-from nurseries.latest import Latest
 from ticker.credentials import Account, load_credentials
 from ticker.errors import BrokerError, ConfigurationError
 from ticker.instruments import InstrumentRegistry
 from ticker.kite.rest import BrokerRest, open_broker
+from ticker.latest import Latest
 from ticker.planning import Plan, Subscription, create_plan, find_reference, select_chain
 from ticker.settings import Settings
 from ticker.status import CatalogueStatus

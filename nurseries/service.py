@@ -20,7 +20,6 @@ from api.app import create_app
 from api.server import serve_api
 from nurseries.account_stream import stream_account
 from nurseries.enricher import enrich
-from nurseries.latest import Latest
 from nurseries.load_catalogue import load_catalogue
 from nurseries.publisher import PublishPolicy, publish
 from nurseries.shard_stream import StreamPolicy
@@ -30,6 +29,7 @@ from ticker.credentials import Account, create_accounts
 from ticker.engine import Engine, create_engine
 from ticker.errors import BrokerError
 from ticker.instruments import InstrumentRegistry
+from ticker.latest import Latest
 from ticker.market_hours import require_year
 from ticker.messages import ConnectionId, Frame, Gap, SnapshotBatch
 from ticker.metrics import Metrics

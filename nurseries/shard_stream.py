@@ -15,7 +15,6 @@ from typing import Final
 
 import trio
 
-from nurseries.latest import Latest
 from nurseries.supervise import RestartPolicy
 from ticker.credentials import Credentials
 from ticker.errors import (
@@ -30,6 +29,7 @@ from ticker.instruments import TickMode
 from ticker.kite.difference import subscription_difference
 from ticker.kite.socket import FeedSocket
 from ticker.kite.text import ServerText, parse_text
+from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedState, Frame, Gap
 from ticker.planning import Plan
 

@@ -13,11 +13,21 @@
     │       └── FeedThrottledError       429: slow down
     ├── BrokerError              RESTARTED likewise: the broker's REST side
     │   ├── BrokerUnreachableError   no usable HTTP answer
-    │   └── BrokerResponseError      an answer that is not what the protocol promises
+    │   ├── BrokerBusyError          our own rate limit or circuit breaker lets no call through
+    │   └── BrokerResponseError      the broker's error envelope
     ├── PublishError             ticks are CONFLATED and counted; the breaker says when to retry
     │   ├── RedisUnreachableError    no connection, or it broke
     │   ├── RedisTimeoutError        no answer within the deadline
     │   └── RedisReplyError          the server answered with an error
+    ├── StoreError               the API answers 503; what runs goes on from memory
+    │   └── StoreUnavailableError    PostgreSQL is away, frozen, read-only, full or too slow
+    ├── RequestError             TOLD to the caller as a 4xx problem that names the field
+    │   ├── UnknownInstrumentError   no such token or symbol among the instruments
+    │   ├── UnknownAccountError      no such account
+    │   ├── UnknownItemError         no such subscription, reload, key, ...
+    │   ├── CapacityError            the accounts have no place for so many instruments
+    │   ├── ConflictError            there is one already
+    │   └── InvalidRequestError      a value, or values together, that make no sense
     ├── OutputError              a command's own output cannot be written: one line, exit code 1
     └── ChildExitedError         a server that we started for ourselves ended: STOPS the process
 
@@ -89,6 +99,57 @@ class BrokerResponseError(BrokerError):
         super().__init__(f"{error_type} (HTTP {status}): {message}")
         self.status = status
         self.error_type = error_type
+
+
+class BrokerBusyError(BrokerError):
+    """No call was made: the wait for our own rate limit is too long, or the circuit is open.
+
+    ``retry_after_s``: seconds until a call may be let through again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StoreError(TickerError):
+    """PostgreSQL did not do what was asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """No usable answer: no connection, a deadline, a read-only or full server."""
+
+
+class RequestError(TickerError):
+    """What somebody asked for cannot be done as asked. ``field`` is what they named, if known."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownInstrumentError(RequestError):
+    """No such instrument among those of today."""
+
+
+class UnknownAccountError(RequestError):
+    """No such account."""
+
+
+class UnknownItemError(RequestError):
+    """No such subscription, reload, key or other thing with an id."""
+
+
+class CapacityError(RequestError):
+    """The accounts together, or the one that was named, carry no more instruments."""
+
+
+class ConflictError(RequestError):
+    """What is to be created exists already."""
+
+
+class InvalidRequestError(RequestError):
+    """A value out of range, or values that contradict each other."""
 
 
 class PublishError(TickerError):

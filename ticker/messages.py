@@ -38,11 +38,15 @@ class FeedStatus(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One binary WebSocket message as it arrived. ``received_at``: UNIX seconds."""
+    """One binary WebSocket message as it arrived. ``received_at``: UNIX seconds.
+
+    ``is_mock``: it was made or replayed by us, and its payloads are to say so.
+    """
 
     data: bytes
     received_at: float
     connection: ConnectionId
+    is_mock: bool = False
 
 
 class Gap(msgspec.Struct, frozen=True, tag="gap", tag_field="type"):

@@ -7,6 +7,7 @@ and described by ``KITE_<ID>_API_KEY`` and ``KITE_<ID>_ACCESS_TOKEN``, or
 may use ``KITE_API_KEY`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``.
 """
 
+import datetime as dt
 import ipaddress
 import os
 import re
@@ -31,6 +32,7 @@ from ticker.instruments import TickMode
 
 BROKER_WS_ROOT: Final = "wss://ws.kite.trade"
 BROKER_API_ROOT: Final = "https://api.kite.trade"
+BROKER_LOGIN_ROOT: Final = "https://kite.zerodha.com"
 REAL_ENVIRONMENTS: Final = ("staging", "production", "prod", "live")
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
 
@@ -40,12 +42,13 @@ _CREDENTIAL: Final = re.compile(r"(KITE(?:_.+)?)_(?:API_KEY|ACCESS_TOKEN|ACCESS_
 
 
 class AccountSettings(BaseModel):
-    """One broker account. Exactly one of ``access_token`` and ``access_token_file`` is set."""
+    """One broker account. Without a token or a file of one, a login has to bring it."""
 
     model_config = ConfigDict(frozen=True)
 
     account_id: str = Field(pattern=_ACCOUNT_ID)
     api_key: SecretStr
+    api_secret: SecretStr | None = None
     access_token: SecretStr | None = None
     access_token_file: Path | None = None
 
@@ -72,6 +75,46 @@ class Settings(BaseModel):
     kite_silence_seconds: float = Field(5.0, gt=0)
     kite_mute_seconds: float = Field(60.0, gt=0)
     kite_token_retry_seconds: float = Field(60.0, gt=0)
+
+    kite_login_root: str = BROKER_LOGIN_ROOT
+    kite_accounts_file: Path | None = None
+    account_encryption_key: SecretStr | None = None
+    account_encryption_key_file: Path | None = None
+
+    database_url: str | None = Field(None, repr=False)  # it may carry a password
+    database_pool_size: int = Field(4, ge=1, le=100)
+    database_connect_timeout_seconds: float = Field(5.0, gt=0)
+    database_statement_timeout_seconds: float = Field(5.0, gt=0)
+    subscription_reload_debounce_seconds: float = Field(1.0, ge=0)
+    subscription_reload_interval_seconds: float = Field(5.0, ge=0)
+    account_failover_seconds: float = Field(30.0, ge=0)
+    rebalance_interval_seconds: float = Field(60.0, gt=0)
+    rebalance_hold_seconds: float = Field(300.0, ge=0)
+    rebalance_strike_steps: float = Field(1.0, ge=0)
+    instrument_segments: tuple[str, ...] = Field(
+        ("NFO", "BFO", "NSE", "BSE", "MCX", "CDS"), min_length=1
+    )
+    instrument_refresh_time: dt.time = dt.time(8, 30)
+    instrument_archive_dir: Path | None = None
+    historical_days: int = Field(10, ge=0)
+    historical_bootstrap_batch: int = Field(6, ge=1)
+
+    api_key_enabled: bool = True
+    api_key: SecretStr | None = None
+    api_rate_limit_per_minute: int = Field(600, ge=1)
+    api_body_max_bytes: int = Field(1_048_576, ge=1024)
+    jwt_jwks_url: str | None = None
+    jwt_issuer: str = "user_service"
+    jwt_audience: str = "trading_platform"
+
+    enable_mock_data: bool = True
+    mock_interval_seconds: float = Field(1.0, gt=0)
+    mock_history_minutes: int = Field(10, ge=0)
+    mock_price_variation_bps: float = Field(12.5, ge=0, le=1000)
+    mock_volume_variation: float = Field(0.15, ge=0, le=1)
+    mock_state_max_size: int = Field(5000, ge=1)
+    mock_state_cleanup_interval_seconds: float = Field(300.0, gt=0)
+    mock_channel_suffix: str = ""
 
     fo_underlyings: tuple[str, ...] = Field(("NIFTY", "BANKNIFTY", "FINNIFTY"), min_length=1)
     option_expiry_window: int = Field(3, ge=1)
@@ -100,7 +143,7 @@ class Settings(BaseModel):
     redis_stream_max_length: int = Field(0, ge=0)
     publish_channel_prefix: str = Field("ticker:nifty", min_length=1)
 
-    @field_validator("fo_underlyings", mode="before")
+    @field_validator("fo_underlyings", "instrument_segments", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):

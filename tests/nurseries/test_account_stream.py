@@ -16,7 +16,6 @@ import trio
 import trio.testing
 
 from nurseries.account_stream import stream_account
-from nurseries.latest import Latest
 from nurseries.shard_stream import StreamPolicy, Turnstile
 from tests.memory_broker import (
     CREDENTIALS,
@@ -28,6 +27,7 @@ from tests.memory_broker import (
 from ticker.credentials import Account, Credentials
 from ticker.instruments import TickMode
 from ticker.kite.text import BrokerErrorMessage, UnknownText
+from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedStatus, Frame, Gap
 from ticker.metrics import Metrics
 from ticker.planning import Plan

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from nurseries.latest import Latest
 from nurseries.load_catalogue import load_catalogue
 from tests.integration.live import Simulator, create_settings, open_simulator
 from ticker.credentials import Account, create_accounts
 from ticker.errors import BrokerError, ConfigurationError
 from ticker.instruments import InstrumentRegistry
+from ticker.latest import Latest
 from ticker.planning import Plan
 from ticker.settings import Settings
 from ticker.simulator.server import SimulatorAddress

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from nurseries.latest import Latest
+from ticker.latest import Latest
 
 
 async def test_reader_gets_present_value_then_waits(autojump_clock: trio.testing.MockClock) -> None:
