@@ -59,7 +59,7 @@ def run(port: Port = None, host: Host = None) -> None:
 
     use_kernel_cache()
     from nurseries.run import run_until_signalled
-    from ticker.settings import load_settings
+    from ticker.environment import load_settings
 
     run_until_signalled(load_settings(port=port, host=host))
 
@@ -123,7 +123,7 @@ def watch(
     from ticker.calendar_report import parse_day
     from ticker.chain import Chain
     from ticker.local_market import LOCAL_REDIS_PORT
-    from ticker.settings import load_settings
+    from ticker.environment import load_settings
     from ticker.watch import print_payloads, show_chain
 
     settings = load_settings(redis_url=redis_url)
@@ -168,7 +168,7 @@ def calendar(
     import datetime as dt
 
     from ticker.calendar_report import calendar_lines, parse_day
-    from ticker.settings import load_settings
+    from ticker.environment import load_settings
 
     shown = parse_day(day) if day is not None else None
     path = load_settings().market_hours_file

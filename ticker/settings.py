@@ -1,33 +1,21 @@
-"""Frozen settings; this module is the only reader of the environment.
-
-Every setting is an environment variable named like the field in upper case, or a line of a
-``.env`` file in the working directory. Accounts are named in ``KITE_ACCOUNTS`` (comma separated)
-and described by ``KITE_<ID>_API_KEY`` and ``KITE_<ID>_ACCESS_TOKEN``, or
-``KITE_<ID>_ACCESS_TOKEN_FILE`` naming a file that is watched for a new token. A single account
-may use ``KITE_API_KEY`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``.
-"""
+"""Frozen settings and their rules; ``ticker.environment`` reads them."""
 
 import datetime as dt
 import ipaddress
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from ticker.errors import ConfigurationError
 from ticker.instruments import TickMode
 
 BROKER_WS_ROOT: Final = "wss://ws.kite.trade"
@@ -37,8 +25,8 @@ REAL_ENVIRONMENTS: Final = ("staging", "production", "prod", "live")
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
 
 
-_ACCOUNT_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,50}$")
-_CREDENTIAL: Final = re.compile(r"(KITE(?:_.+)?)_(?:API_KEY|ACCESS_TOKEN|ACCESS_TOKEN_FILE)")
+ACCOUNT_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,50}$")
+"""What an account may be called."""
 
 
 class AccountSettings(BaseModel):
@@ -46,7 +34,7 @@ class AccountSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    account_id: str = Field(pattern=_ACCOUNT_ID)
+    account_id: str = Field(pattern=ACCOUNT_ID)
     api_key: SecretStr
     api_secret: SecretStr | None = None
     access_token: SecretStr | None = None
@@ -161,7 +149,7 @@ class Settings(BaseModel):
     def _ws_scheme(cls, value: str) -> str:
         return _checked_url(value, {"wss"}, "ws")
 
-    @field_validator("kite_api_root")
+    @field_validator("kite_api_root", "kite_login_root")
     @classmethod
     def _api_scheme(cls, value: str) -> str:
         return _checked_url(value, {"https"}, "http")
@@ -173,14 +161,25 @@ class Settings(BaseModel):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
-    @field_validator("host")
+    @field_validator("database_url")
     @classmethod
-    def _no_public_bind(cls, value: str) -> str:
-        if not is_loopback(value):
-            raise ValueError(
-                "must be this machine's own, such as 127.0.0.1: the API has no authentication yet"
-            )
+    def _database_scheme(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("must start with postgresql://")
+        if value is not None:
+            _ = urlsplit(value).port  # a ValueError of its own if it is no number
         return value
+
+    @model_validator(mode="after")
+    def _no_open_door(self) -> Self:
+        if self.api_key_enabled:
+            return self
+        if not is_loopback(self.host) or self.environment in REAL_ENVIRONMENTS:
+            raise ValueError(
+                "API_KEY_ENABLED: can be false only in development and on this machine's own "
+                "address, such as 127.0.0.1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _accounts_differ(self) -> Self:
@@ -193,12 +192,18 @@ class Settings(BaseModel):
                     "the broker allows three sockets a key"
                 )
             keys[key] = account.account_id
-        if self.environment in REAL_ENVIRONMENTS and not self.accounts:
+        if self.environment in REAL_ENVIRONMENTS and self.is_local_market:
             raise ValueError(
-                f"ENVIRONMENT is {self.environment}, but KITE_ACCOUNTS names no account: "
-                "a simulated market is for development"
+                f"ENVIRONMENT is {self.environment}, but neither KITE_ACCOUNTS, "
+                "KITE_ACCOUNTS_FILE nor DATABASE_URL may name an account: a simulated market is "
+                "for development"
             )
         return self
+
+    @property
+    def is_local_market(self) -> bool:
+        """True if no account can come from anywhere: the market has to be simulated."""
+        return not self.accounts and self.kite_accounts_file is None and self.database_url is None
 
     @property
     def is_mock(self) -> bool:
@@ -214,70 +219,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load_settings(
-    environ: Mapping[str, str] | None = None, *, env_file: Path = Path(".env"), **overrides: object
-) -> Settings:
-    """Read settings from the environment and the ``.env`` file; ``overrides`` win.
-
-    Raises ConfigurationError with one line that names each setting that cannot be used. Values
-    never appear in it: they may be secrets.
-    """
-    values = {key.upper(): text for key, text in dotenv_values(env_file).items() if text}
-    given_values = os.environ if environ is None else environ
-    values |= {key.upper(): text for key, text in given_values.items() if text}
-    fields = {
-        name: values[name.upper()] for name in Settings.model_fields if name.upper() in values
-    }
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return Settings.model_validate({**fields, "accounts": _account_settings(values), **given})
-    except ValidationError as error:
-        raise ConfigurationError(_one_line(error)) from None
-
-
-def _account_settings(values: Mapping[str, str]) -> tuple[AccountSettings, ...]:
-    names = [name.strip() for name in values.get("KITE_ACCOUNTS", "").split(",") if name.strip()]
-    prefixes = {_prefix(name): name for name in dict.fromkeys(names)}
-    if len(prefixes) < len(set(names)):
-        raise ConfigurationError("KITE_ACCOUNTS: two of the names read the same variables")
-    if not names and (values.get("KITE_API_KEY") or values.get("KITE_ACCESS_TOKEN")):
-        prefixes = {"KITE": "primary"}
-    for variable in values:
-        found = _CREDENTIAL.fullmatch(variable)
-        if found and found[1] not in prefixes:
-            raise ConfigurationError(
-                f"{variable} is set, but KITE_ACCOUNTS does not name its account"
-            )
-    return tuple(_account(name, prefix, values) for prefix, name in prefixes.items())
-
-
-def _prefix(account_id: str) -> str:
-    return "KITE_" + account_id.upper().replace("-", "_")
-
-
-def _account(account_id: str, prefix: str, values: Mapping[str, str]) -> AccountSettings:
-    if not _ACCOUNT_ID.fullmatch(account_id):
-        raise ConfigurationError(
-            f"KITE_ACCOUNTS: {account_id!r} is not a name of letters, digits, _ and -"
-        )
-    api_key = values.get(f"{prefix}_API_KEY")
-    token = values.get(f"{prefix}_ACCESS_TOKEN")
-    token_file = values.get(f"{prefix}_ACCESS_TOKEN_FILE")
-    if not api_key:
-        raise ConfigurationError(f"account {account_id!r}: {prefix}_API_KEY is not set")
-    if not token and not token_file:
-        raise ConfigurationError(
-            f"account {account_id!r}: neither {prefix}_ACCESS_TOKEN nor "
-            f"{prefix}_ACCESS_TOKEN_FILE is set"
-        )
-    return AccountSettings(
-        account_id=account_id,
-        api_key=SecretStr(api_key),
-        access_token=SecretStr(token) if token else None,
-        access_token_file=Path(token_file) if token_file else None,
-    )
-
-
 def _checked_url(value: str, anywhere: set[str], on_loopback: str) -> str:
     parts = urlsplit(value)
     if parts.scheme in anywhere or (
@@ -287,12 +228,3 @@ def _checked_url(value: str, anywhere: set[str], on_loopback: str) -> str:
     raise ValueError(
         f"must start with {'/'.join(sorted(anywhere))}:// ({on_loopback}:// for loopback only)"
     )
-
-
-def _one_line(error: ValidationError) -> str:
-    problems = []
-    for detail in error.errors(include_input=False, include_url=False):
-        name = ".".join(str(part) for part in detail["loc"]).upper()
-        message = detail["msg"].removeprefix("Value error, ")
-        problems.append(f"{name}: {message}" if name else message)
-    return "; ".join(problems)

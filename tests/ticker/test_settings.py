@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from ticker.environment import load_settings
 from ticker.errors import ConfigurationError
-from ticker.settings import Settings, is_loopback, load_settings
+from ticker.settings import Settings, is_loopback
 
 NOWHERE = Path("no-such.env")
+ONE_ACCOUNT = {"KITE_API_KEY": "k", "KITE_ACCESS_TOKEN": "t"}
 
 
 def load(**environ: str) -> Settings:
@@ -83,7 +85,10 @@ def test_underlyings_as_a_list(text: str) -> None:
         ({"REDIS_URL": "http://localhost"}, "REDIS_URL"),
         ({"KITE_WS_ROOT": "ws://broker.example"}, "KITE_WS_ROOT"),
         ({"KITE_API_ROOT": "http://broker.example"}, "KITE_API_ROOT"),
-        ({"HOST": "0.0.0.0"}, "HOST"),
+        ({"HOST": "0.0.0.0", "API_KEY_ENABLED": "false"}, "API_KEY_ENABLED"),
+        ({"ENVIRONMENT": "live", **ONE_ACCOUNT, "API_KEY_ENABLED": "false"}, "API_KEY_ENABLED"),
+        ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL"),
+        ({"INSTRUMENT_DB_HOST": "db", "INSTRUMENT_DB_PORT": "x"}, "DATABASE_URL"),
         ({"OPTION_GREEKS_PROFILE": "magic"}, "OPTION_GREEKS_PROFILE"),
         ({"KITE_ACCOUNTS": "a"}, "KITE_A_API_KEY"),
         ({"KITE_ACCOUNTS": "a", "KITE_A_API_KEY": "k"}, "KITE_A_ACCESS_TOKEN"),
@@ -109,10 +114,37 @@ def test_a_bad_value_is_one_line_that_names_the_setting(
     assert "\n" not in message
 
 
+def test_the_database_is_a_url_or_its_parts() -> None:
+    assert load().database_url is None
+    parts = load(INSTRUMENT_DB_HOST="db", INSTRUMENT_DB_PASSWORD="p@ss/word")
+    assert (
+        parts.database_url == "postgresql://stocksblitz:p%40ss%2Fword@db:5432/stocksblitz_unified"
+    )
+    both = load(INSTRUMENT_DB_HOST="db", DATABASE_URL="postgresql://other/x")
+    assert both.database_url == "postgresql://other/x"
+
+
+def test_a_secret_is_enough_for_an_account_that_logs_in() -> None:
+    (account,) = load(KITE_API_KEY="k", KITE_API_SECRET="s").accounts
+    assert account.access_token is None
+    assert account.api_secret is not None
+
+
+def test_a_real_environment_may_keep_its_accounts_in_the_database() -> None:
+    assert load(ENVIRONMENT="live", DATABASE_URL="postgresql://db/x").accounts == ()
+
+
 def test_secrets_are_not_shown() -> None:
     canary = "canary-5f1c"
     settings = load(
-        KITE_API_KEY=canary, KITE_ACCESS_TOKEN=canary, REDIS_URL=f"redis://:{canary}@127.0.0.1/0"
+        KITE_API_KEY=canary,
+        KITE_ACCESS_TOKEN=canary,
+        KITE_API_SECRET=canary,
+        REDIS_URL=f"redis://:{canary}@127.0.0.1/0",
+        INSTRUMENT_DB_HOST="db",
+        INSTRUMENT_DB_PASSWORD=canary,
+        API_KEY=canary,
+        ACCOUNT_ENCRYPTION_KEY=canary,
     )
     assert canary not in repr(settings)
     assert canary not in str(settings)
