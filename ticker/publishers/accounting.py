@@ -9,9 +9,9 @@ import prometheus_client
 
 from ticker.circuit_breaker import CircuitState
 from ticker.errors import PublishError, RedisReplyError, RedisTimeoutError
-from ticker.messages import ConnectionId
+from ticker.messages import ConnectionId, Event, Gap
 from ticker.metrics import Metrics
-from ticker.outbox import Tally
+from ticker.publishers.outbox import Tally
 
 BATCH_TYPE: Final = "ticks"
 """Label of the batch metrics: options and underlyings share their batches."""
@@ -76,12 +76,13 @@ class PublishAccounting:
         """So many commands were answered with this error."""
         self._metrics.redis_errors.labels(code).inc(commands)
 
-    def gap(self, reason: str) -> None:
-        """A gap event that was acknowledged."""
-        self._metrics.gaps.labels(reason).inc()
+    def event(self, event: Event) -> None:
+        """An event that was acknowledged; gaps are counted by reason."""
+        if isinstance(event, Gap):
+            self._metrics.gaps.labels(event.reason).inc()
 
-    def gaps_dropped(self, events: int, reason: str) -> None:
-        """Gap events that nobody will get."""
+    def events_dropped(self, events: int, reason: str) -> None:
+        """Events of whatever type that nobody will get."""
         if events:
             self._metrics.gaps_dropped.labels(reason).inc(events)
 

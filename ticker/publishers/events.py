@@ -1,15 +1,15 @@
-"""Events on their way out: feed gaps, and the publisher's own gap after an outage."""
+"""Events on their way out: what others tell, and the publisher's own gap after an outage."""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from ticker.messages import Gap
+from ticker.messages import Event, Gap
 from ticker.publishers.accounting import PublishAccounting
 from ticker.publishers.resp import SERVER_STATES, Replies
 
 EVENTS_MAX: Final = 1024
-"""Feed gaps that wait for Redis. When full the oldest goes, and is counted: consumers have missed
+"""Events that wait for Redis. When full the oldest goes, and is counted: consumers have missed
 more than that one, and the publisher's own gap covers all of them."""
 
 
@@ -29,25 +29,25 @@ class PendingEvents:
 
     def __init__(self, accounting: PublishAccounting) -> None:
         self._accounting = accounting
-        self._gaps: deque[Gap] = deque()
+        self._events: deque[Event] = deque()
         self._outage: _Outage | None = None
 
     def __len__(self) -> int:
-        return len(self._gaps) + self.is_outage
+        return len(self._events) + self.is_outage
 
     @property
-    def feed_gaps(self) -> int:
-        """How many feed gaps wait."""
-        return len(self._gaps)
+    def waiting(self) -> int:
+        """How many events of others wait."""
+        return len(self._events)
 
     @property
     def is_outage(self) -> bool:
         """Whether an outage has begun that consumers were not told of yet."""
         return self._outage is not None
 
-    def add(self, gap: Gap) -> None:
-        """Append a feed gap."""
-        self._gaps.append(gap)
+    def add(self, event: Event) -> None:
+        """Append what another task has to tell."""
+        self._events.append(event)
         self._trim(EVENTS_MAX, "overflow")
 
     def begin_outage(self, from_ts: float, from_seq: int | None) -> None:
@@ -66,13 +66,13 @@ class PendingEvents:
         if self._outage:
             self._outage.conflated += ticks
 
-    def take(self, now_ts: float, waiting: tuple[int, int] | None) -> list[Gap]:
+    def take(self, now_ts: float, waiting: tuple[int, int] | None) -> list[Event]:
         """Remove and return all events, first things first; to be given back by ``settle``.
 
         ``waiting``: lowest and highest sequence number that wait, if any do.
         """
-        taken = [*self._gaps]
-        self._gaps.clear()
+        taken: list[Event] = [*self._events]
+        self._events.clear()
         if self._outage:
             lowest, highest = waiting or (None, None)
             self._outage.waiting_seq = lowest
@@ -88,29 +88,30 @@ class PendingEvents:
             taken.insert(0, outage)
         return taken
 
-    def settle(self, sent: list[Gap], replies: Replies) -> None:
+    def settle(self, sent: list[Event], replies: Replies) -> None:
         """Account for what the first ``len(sent)`` replies answered; the others wait again.
 
         An event that is refused for itself goes too: it would be refused again.
         """
         refused = {position: code for position, code, _ in replies.refusals}
-        back = []
-        for position, gap in enumerate(sent):
+        back: list[Event] = []
+        for position, event in enumerate(sent):
+            is_own = isinstance(event, Gap) and event.reason == "redis"
             if position >= replies.answered or refused.get(position) in SERVER_STATES:
-                if gap.reason != "redis":
-                    back.append(gap)
+                if not is_own:
+                    back.append(event)
                 continue
-            if gap.reason == "redis":
-                self._told(gap)
+            if isinstance(event, Gap) and is_own:
+                self._told(event)
             if position in refused:
-                self._accounting.gaps_dropped(1, "refused")
+                self._accounting.events_dropped(1, "refused")
             else:
-                self._accounting.gap(gap.reason)
-        self._gaps.extendleft(reversed(back))
+                self._accounting.event(event)
+        self._events.extendleft(reversed(back))
         self._trim(EVENTS_MAX, "overflow")
 
     def drop_rest(self) -> None:
-        """Count the feed gaps that are left as dropped."""
+        """Count the events that are left as dropped."""
         self._trim(0, "shutdown")
 
     def _told(self, gap: Gap) -> None:
@@ -121,7 +122,7 @@ class PendingEvents:
             self._outage = follow_up if untold else None
 
     def _trim(self, count: int, reason: str) -> None:
-        excess = max(len(self._gaps) - count, 0)
+        excess = max(len(self._events) - count, 0)
         for _ in range(excess):
-            self._gaps.popleft()
-        self._accounting.gaps_dropped(excess, reason)
+            self._events.popleft()
+        self._accounting.events_dropped(excess, reason)

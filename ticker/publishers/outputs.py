@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ticker.outbox import Parcel
+from ticker.publishers.outbox import Parcel
 from ticker.publishers.resp import pack
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from tests.publisher_rig import wait_for
-from ticker.children import HEAD_LINES_MAX, TAIL_LINES, open_child
-from ticker.embedded import open_valkey_child, valkey_program
 from ticker.errors import ChildExitedError, ConfigurationError
+from ticker.local.children import HEAD_LINES_MAX, TAIL_LINES, open_child
+from ticker.local.valkey import open_valkey_child, valkey_program
 from ticker.publishers.redis import open_redis
 
 pytestmark = pytest.mark.slow
@@ -157,7 +157,7 @@ async def test_a_killed_parent_leaves_no_orphan() -> None:
             "-c",
             textwrap.dedent("""
                 import trio
-                from ticker.embedded import open_valkey_child
+                from ticker.local.valkey import open_valkey_child
 
                 assert trio._core._thread_cache.IDLE_TIMEOUT == 10
                 trio._core._thread_cache.IDLE_TIMEOUT = 0.1
@@ -172,7 +172,7 @@ async def test_a_killed_parent_leaves_no_orphan() -> None:
             """),
         ],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     with parent:
         assert parent.stdout is not None
@@ -214,6 +214,6 @@ async def test_valkey_on_a_taken_port() -> None:
 
 
 def test_valkey_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ticker.embedded.find_spec", lambda name: None)
+    monkeypatch.setattr("ticker.local.valkey.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="embedded"):
         valkey_program()

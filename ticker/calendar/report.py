@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from ticker.calendar_file import DEFAULT_FILE, load_calendars
-from ticker.errors import ConfigurationError
-from ticker.market_hours import (
+from ticker.calendar.file import DEFAULT_FILE, load_calendars
+from ticker.calendar.market_hours import (
     Phase,
     day_name,
     day_phases,
@@ -17,6 +16,7 @@ from ticker.market_hours import (
     next_open,
     segments,
 )
+from ticker.errors import ConfigurationError
 
 
 def parse_day(text: str) -> dt.date:
@@ -32,7 +32,7 @@ def calendar_lines(
 ) -> Iterator[str]:
     """The phases of ``day`` by segment, in the exchanges' time; today if no day is given.
 
-    Of today, also what each segment is doing at ``now``. ``path`` as in ``ticker.market_hours``.
+    Of today, also what each segment is doing at ``now``. ``path`` as in ``market_hours``.
 
     Raises ConfigurationError for a year that the file does not cover.
     """

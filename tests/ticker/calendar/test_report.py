@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ticker.__main__ import app
-from ticker.calendar_report import calendar_lines, parse_day
+from ticker.calendar.report import calendar_lines, parse_day
 from ticker.errors import ConfigurationError
 
 IST = ZoneInfo("Asia/Kolkata")

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from rich.console import Console
 from rich.live import Live
 
-from ticker.chain import Chain
+from ticker.chains.watched import Chain
 from ticker.errors import RedisUnreachableError
 from ticker.publishers.redis import parse_redis_url
 

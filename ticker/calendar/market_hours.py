@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from ticker.calendar_file import (
+from ticker.calendar.file import (
     DEFAULT_FILE,
     Calendar,
     MarketCalendars,

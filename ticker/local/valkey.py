@@ -9,8 +9,8 @@ from typing import Final
 
 import trio
 
-from ticker.children import Child, open_child
 from ticker.errors import ChildExitedError, ConfigurationError
+from ticker.local.children import Child, open_child
 
 PORT_TRIES: Final = 5
 

@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -34,14 +34,28 @@ KILL_S: Final = 5.0
 # PR_SET_PDEATHSIG must be set in the child, after the fork and before the exec. A fork of a
 # process with threads may run next to no Python safely, so a fresh interpreter does it and then
 # becomes the server. The parent may have died before: then nobody would send the signal.
+# A change of user takes the setting back, so that comes first, and here: who has the interpreter
+# in a folder of their own must be able to start it.
 _TETHER: Final = """
 import ctypes, os, signal, sys
-parent, number = map(int, sys.argv[1:3])
+parent, number, uid, gid = map(int, sys.argv[1:5])
+if uid >= 0:
+    os.chdir("/")
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
 ctypes.CDLL(None).prctl(1, number)
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 if os.getppid() == parent:
-    os.execv(sys.argv[3], sys.argv[3:])
+    os.execv(sys.argv[5], sys.argv[5:])
 """
+
+
+class OsUser(NamedTuple):
+    """Whom a child runs as; to be another than ourselves takes a superuser."""
+
+    uid: int
+    gid: int
 
 
 class Child:
@@ -128,11 +142,13 @@ async def open_child(
     start_timeout_s: float = 10.0,
     stop_timeout_s: float = 5.0,
     stop_signal: signal.Signals = signal.SIGTERM,
+    user: OsUser | None = None,
 ) -> AsyncIterator[Child]:
     """Run a server for as long as the block; entered once a line of its output is ``ready``.
 
     Standard output and error are one stream here. At the end ``stop_signal`` is sent, and SIGKILL
-    to its process group if it is not gone ``stop_timeout_s`` later.
+    to its process group if it is not gone ``stop_timeout_s`` later. As another ``user`` it starts
+    in the root folder and in no group but that one.
 
     Raises ConfigurationError if there is no such program, ChildExitedError if the child ends
     first (the block is cancelled) or is not ready within ``start_timeout_s``.
@@ -140,7 +156,7 @@ async def open_child(
     program = shutil.which(command[0])
     if program is None:
         raise ConfigurationError(f"{name} cannot be started: there is no {command[0]}")
-    child = _spawn([program, *command[1:]], name, stop_signal)
+    child = _spawn([program, *command[1:]], name, stop_signal, user)
     try:
         with trio.move_on_after(start_timeout_s) as start:
             await child._wait_ready(ready)
@@ -163,21 +179,19 @@ def _without_group(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return group.exceptions[0] if len(group.exceptions) == 1 else group
 
 
-def _spawn(command: Sequence[str], name: str, stop_signal: signal.Signals) -> Child:
+def _spawn(
+    command: Sequence[str], name: str, stop_signal: signal.Signals, user: OsUser | None
+) -> Child:
     """Start the process from this thread: the kernel's "parent" is the thread that forked, and
     one of Trio's worker threads would end after ten idle seconds and take the child with it.
     """
+    credentials: dict[str, Any] = {}
     if sys.platform == "linux":
-        tether = [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _TETHER,
-            str(os.getpid()),
-            str(stop_signal.value),
-        ]
+        numbers = (os.getpid(), stop_signal.value, *(user or (-1, -1)))
+        tether = [sys.executable, "-I", "-S", "-c", _TETHER, *map(str, numbers)]
         command = [*tether, *command]
+    elif user is not None:
+        credentials = {"user": user.uid, "group": user.gid, "extra_groups": [], "cwd": "/"}
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(  # noqa: S603 - the command is the caller's
@@ -186,6 +200,7 @@ def _spawn(command: Sequence[str], name: str, stop_signal: signal.Signals) -> Ch
             stdout=write_end,
             stderr=write_end,
             start_new_session=True,
+            **credentials,
         )
     except BaseException:
         os.close(read_end)

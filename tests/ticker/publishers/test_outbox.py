@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.batches import CONNECTIONS, create_batch
 from ticker.messages import ConnectionId, SnapshotBatch
-from ticker.outbox import PARTS_MAX, Outbox, Parcel
+from ticker.publishers.outbox import PARTS_MAX, Outbox, Parcel
 
 
 def seqs(parcel: Parcel) -> list[int]:

@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ticker.calendar_file import DEFAULT_FILE
+from ticker.calendar.file import DEFAULT_FILE
+from ticker.calendar.market_hours import day_name, last_covered_day, market_phase, require_year
 from ticker.errors import ConfigurationError
-from ticker.market_hours import day_name, last_covered_day, market_phase, require_year
 
 IST = ZoneInfo("Asia/Kolkata")
 

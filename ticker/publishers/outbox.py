@@ -1,7 +1,7 @@
 """Snapshots on their way out: first in, first out while Redis keeps up, newest only when not.
 
 A queue of slices of the enricher's batches costs nothing per message while all is well. When it
-grows too long, or its head too old, it is conflated: see ``ticker.conflation``.
+grows too long, or its head too old, it is conflated: see ``ticker.publishers.conflation``.
 """
 
 from collections import Counter, deque
@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ticker.conflation import Gathering, Part, gather, join_column, join_sources
 from ticker.messages import ConnectionId, SnapshotBatch
+from ticker.publishers.conflation import Gathering, Part, gather, join_column, join_sources
 
 PARTS_MAX: Final = 1000
 """Batches, or parts of them, that wait. One more, and it is time to conflate: each costs about five

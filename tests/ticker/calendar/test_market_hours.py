@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from ticker.calendar_file import DEFAULT_FILE
+from ticker.calendar.file import DEFAULT_FILE
+from ticker.calendar.market_hours import expiry_at, is_trading_day, year_fraction
 from ticker.errors import ConfigurationError
-from ticker.market_hours import expiry_at, is_trading_day, year_fraction
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ticker.errors import ConfigurationError
-from ticker.market_hours import (
+from ticker.calendar.market_hours import (
     Phase,
     day_name,
     day_phases,
@@ -22,6 +21,7 @@ from ticker.market_hours import (
     require_year,
     segments,
 )
+from ticker.errors import ConfigurationError
 
 IST = ZoneInfo("Asia/Kolkata")
 FIRST, LAST = dt.date(2025, 1, 1), dt.date(2026, 12, 31)

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ticker.chain import Chain
+from ticker.chains.watched import Chain
 
 NOW = 1_795_000_000.0
 

@@ -1,0 +1,1 @@
+"""Servers that a run or a test starts for itself."""
