@@ -1,0 +1,1 @@
+"""What is kept in PostgreSQL: the connections, the tables and their migrations."""

@@ -1,0 +1,39 @@
+"""Table ``runtime_settings``: what was switched over the API and outlives a restart."""
+
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from ticker.stores.database import Database
+
+
+class RuntimeSettings:
+    """Every method is one transaction and raises StoreUnavailableError as ``Database.run`` does."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, name: str) -> object | None:
+        """The value; None if none was saved."""
+
+        def load(connection: psycopg.Connection[Any]) -> object | None:
+            row = connection.execute(
+                "SELECT value FROM runtime_settings WHERE name = %s", (name,)
+            ).fetchone()
+            return None if row is None else row[0]
+
+        return await self._database.run(load, query_type="load_runtime_setting")
+
+    async def save(self, name: str, value: object, *, by: str) -> None:
+        """Insert or replace. ``value``: whatever JSON can hold; ``by``: who switched it."""
+
+        def save(connection: psycopg.Connection[Any]) -> None:
+            connection.execute(
+                "INSERT INTO runtime_settings (name, value, updated_by) VALUES (%s, %s, %s) "
+                "ON CONFLICT (name) DO UPDATE SET "
+                "value = excluded.value, updated_by = excluded.updated_by, updated_at = now()",
+                (name, Jsonb(value), by),
+            )
+
+        await self._database.run(save, query_type="save_runtime_setting")
