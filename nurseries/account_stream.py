@@ -3,15 +3,14 @@
 ::
 
     stream_account
-    ├── watch_token_file            a new access token becomes the credentials
     └── supervise(stream_shard)     one for each socket
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
-import structlog
 import trio
 
 from nurseries.shard_stream import (
@@ -24,17 +23,17 @@ from nurseries.shard_stream import (
     stream_shard,
 )
 from nurseries.supervise import supervise
-from ticker.credentials import Account, Credentials, load_credentials
+from ticker.accounts.sessions import Session
 from ticker.feed_record import FeedRecord
 from ticker.kite.socket import OpenStream, open_feed
 from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedStatus, Frame, Gap
 from ticker.metrics import Metrics
-from ticker.planning import Plan
+from ticker.planning.plan import Plan
 
 
 async def stream_account(
-    account: Account,
+    session: Session,
     plans: Latest[Plan],
     frames: trio.MemorySendChannel[Frame],
     gaps: trio.MemorySendChannel[Gap],
@@ -49,12 +48,12 @@ async def stream_account(
     ssl_context: ssl.SSLContext | None = None,
     open_stream: OpenStream = trio.open_tcp_stream,
 ) -> None:
-    """Keep the account's sockets on plan until cancelled.
+    """Keep the account's sockets on plan until cancelled; they follow ``session.credentials``.
 
     ``frames`` receives every binary message but heartbeats, ``gaps`` every hole; both stay open.
     ``report``, ``on_text`` and ``expects_ticks`` are called in place and must not block. Feed
     errors are retried for ever and touch no other account; whatever else is raised, also by the
-    callbacks, propagates.
+    callbacks, propagates. At the end the account's gauges go; its counters stay.
     """
     if ssl_context is None and ws_root.startswith("wss:"):
         ssl_context = ssl.create_default_context()  # 30 ms: once for all sockets
@@ -74,57 +73,56 @@ async def stream_account(
             wall_clock=wall_clock,
         )
         for connection in (
-            ConnectionId(account.account_id, number) for number in range(policy.sockets)
+            ConnectionId(session.account_id, number) for number in range(policy.sockets)
         )
     ]
+    turnstile = Turnstile(policy.connect_spacing_s)
+    with _shown(metrics, session.account_id, records):
+        async with trio.open_nursery() as nursery:
+            for record in records:
+                shard = Shard(
+                    record=record,
+                    plans=plans,
+                    credentials=session.credentials,
+                    turnstile=turnstile,
+                    connect=connect,
+                    frames=frames,
+                    gaps=gaps,
+                    on_text=on_text,
+                    expects_ticks=expects_ticks,
+                    wall_clock=wall_clock,
+                    policy=policy,
+                )
+                task = partial(
+                    supervise,
+                    policy.restart,
+                    stream_shard,
+                    shard,
+                    on_failure=shard.note_failure,
+                    wait=shard.wait_retry,
+                )
+                nursery.start_soon(task, name=f"shard {record.connection}")
+
+
+@contextmanager
+def _shown(metrics: Metrics, account_id: str, records: Sequence[FeedRecord]) -> Iterator[None]:
+    """The account's gauges, for the length of the block: what is gone is not to look dead."""
     # Read when the metrics are: always the truth, whatever happened in between.
-    metrics.subscribed_tokens.labels(account.account_id).set_function(
+    metrics.subscribed_tokens.labels(account_id).set_function(
         lambda: sum(record.subscribed for record in records)
     )
-    metrics.target_tokens.labels(account.account_id).set_function(
+    metrics.target_tokens.labels(account_id).set_function(
         lambda: sum(record.target for record in records)
     )
-    credentials = Latest(await load_credentials(account))
-    turnstile = Turnstile(policy.connect_spacing_s)
-    async with trio.open_nursery() as nursery:
-        if account.token_file is not None:
-            nursery.start_soon(watch_token_file, account, credentials, policy.token_poll_s)
+    try:
+        yield
+    finally:
+        metrics.subscribed_tokens.remove(account_id)
+        metrics.target_tokens.remove(account_id)
         for record in records:
-            shard = Shard(
-                record=record,
-                plans=plans,
-                credentials=credentials,
-                turnstile=turnstile,
-                connect=connect,
-                frames=frames,
-                gaps=gaps,
-                on_text=on_text,
-                expects_ticks=expects_ticks,
-                wall_clock=wall_clock,
-                policy=policy,
-            )
-            task = partial(
-                supervise,
-                policy.restart,
-                stream_shard,
-                shard,
-                on_failure=shard.note_failure,
-                wait=shard.wait_retry,
-            )
-            nursery.start_soon(task, name=f"shard {record.connection}")
-
-
-async def watch_token_file(
-    account: Account, credentials: Latest[Credentials], poll_s: float
-) -> None:
-    """Make what the account's file holds the access token, whenever that changes."""
-    log = structlog.get_logger().bind(account=account.account_id)
-    while True:
-        await trio.sleep(poll_s)
-        newest = await load_credentials(account, credentials.value)
-        if newest != credentials.value:
-            credentials.set(newest)
-            log.info("access_token_changed")
+            names = (account_id, str(record.connection.shard))
+            for gauge in (metrics.connected, metrics.last_data, metrics.last_heartbeat):
+                gauge.remove(*names)
 
 
 def _count_target(plans: Latest[Plan], connection: ConnectionId) -> int:

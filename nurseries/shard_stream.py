@@ -4,7 +4,7 @@
 
     stream_shard
     ├── read_feed               socket → frames; silence is a failure
-    ├── _leave_replaced         a new access token is a reason to reconnect
+    ├── _leave_replaced         other credentials are a reason to reconnect
     └── reconcile               plan → socket, by difference
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from nurseries.supervise import RestartPolicy
-from ticker.credentials import Credentials
+from ticker.accounts.credentials import Credentials
 from ticker.errors import (
     FeedClosedError,
     FeedError,
@@ -25,13 +25,13 @@ from ticker.errors import (
     TokenRejectedError,
 )
 from ticker.feed_record import FeedRecord
-from ticker.instruments import TickMode
+from ticker.instruments.registry import TickMode
 from ticker.kite.difference import subscription_difference
 from ticker.kite.socket import FeedSocket
 from ticker.kite.text import ServerText, parse_text
 from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedState, Frame, Gap
-from ticker.planning import Plan
+from ticker.planning.plan import Plan
 
 OnText = Callable[[ConnectionId, ServerText], None]
 ExpectsTicks = Callable[[ConnectionId], bool]
@@ -63,7 +63,6 @@ class StreamPolicy:
     mute_s: float = 60.0
     connect_timeout_s: float = 10.0
     connect_spacing_s: float = 0.25
-    token_poll_s: float = 1.0
     token_retry_s: float = 60.0
     restart: RestartPolicy = field(
         default_factory=lambda: RestartPolicy(
@@ -166,9 +165,9 @@ async def _wait_replaced(
 
 
 async def _leave_replaced(newest: Latest[Credentials], used: Credentials) -> None:
-    """Raise as soon as there is another token: sockets of a dead one may just go mute."""
+    """Raise as soon as there are others: sockets of a dead token may just go mute."""
     await newest.wait_until(lambda credentials: credentials != used)
-    raise FeedClosedError("reconnecting with the new access token")
+    raise FeedClosedError("reconnecting with other credentials")
 
 
 async def read_feed(shard: Shard, socket: FeedSocket) -> None:

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,13 +23,14 @@ from tests.memory_broker import (
     MemoryBroker,
     open_memory_broker,
 )
-from ticker.credentials import Account, Credentials
-from ticker.instruments import TickMode
+from ticker.accounts.credentials import Credentials
+from ticker.accounts.sessions import Session
+from ticker.instruments.registry import TickMode
 from ticker.kite.text import BrokerErrorMessage, UnknownText
 from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedStatus, Frame, Gap
 from ticker.metrics import Metrics
-from ticker.planning import Plan
+from ticker.planning.plan import Plan
 
 EPOCH: Final = 1_700_000_000.0
 """UNIX time at the start of each test; wall time follows the virtual clock."""
@@ -46,6 +46,10 @@ def plan_of(*shards: Tokens, account_id: str = "primary") -> Plan:
             {ConnectionId(account_id, number): tokens for number, tokens in enumerate(shards)}
         )
     )
+
+
+def session_of(credentials: Credentials = CREDENTIALS, account_id: str = "primary") -> Session:
+    return Session(account_id, Latest(credentials))
 
 
 def create_policy(**changes: Any) -> StreamPolicy:
@@ -125,7 +129,7 @@ async def open_streams(
     broker: MemoryBroker,
     plan: Plan,
     *,
-    account: Account | None = None,
+    session: Session | None = None,
     frames_max: float = math.inf,
     gaps_max: float = math.inf,
     **changes: Any,
@@ -136,9 +140,7 @@ async def open_streams(
     # Heartbeats keep a virtual clock running for ever: without a limit, a failure would hang.
     with trio.fail_after(24 * 3600):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                partial(stream_account, account or Account("primary", CREDENTIALS), **arguments)
-            )
+            nursery.start_soon(partial(stream_account, session or session_of(), **arguments))
             yield streams
             nursery.cancel_scope.cancel()
 
@@ -473,10 +475,10 @@ async def test_rejected_token_is_tried_slowly(autojump_clock: trio.testing.MockC
             await streams.wait_state("live", within_s=91)
 
 
-async def test_new_token_revives_a_dead_account_and_no_other_is_touched(tmp_path: Path) -> None:
-    token_file = tmp_path / "token"
-    token_file.write_text(CREDENTIALS.access_token)
-    dying = Account("dying", replace(CREDENTIALS, access_token=""), token_file)
+async def test_new_token_revives_a_dead_account_and_no_other_is_touched(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dying = session_of(account_id="dying")
     healthy = Credentials("key", "healthy")
     plan = Plan(
         {
@@ -485,13 +487,11 @@ async def test_new_token_revives_a_dead_account_and_no_other_is_touched(tmp_path
             ConnectionId("primary", 0): {2: "full"},
         }
     )
-    policy = create_policy(token_poll_s=0.01, connect_spacing_s=0.01)
-    policy = replace(policy, restart=replace(policy.restart, delay_first_s=0.02))
     async with open_memory_broker() as broker:
         broker.good_tokens.add(healthy.access_token)
         async with (
-            open_streams(broker, plan, account=Account("primary", healthy)) as other,
-            open_streams(broker, plan, account=dying, policy=policy) as streams,
+            open_streams(broker, plan, session=session_of(healthy)) as other,
+            open_streams(broker, plan, session=dying) as streams,
         ):
             shards = [ConnectionId("dying", 0), ConnectionId("dying", 1)]
             for connection in shards:
@@ -503,12 +503,10 @@ async def test_new_token_revives_a_dead_account_and_no_other_is_touched(tmp_path
                 if socket.credentials == CREDENTIALS:
                     socket.reset()
             for connection in shards:
-                await streams.wait_state("waiting_for_token", within_s=1.5, connection=connection)
+                await streams.wait_state("waiting_for_token", within_s=1, connection=connection)
 
-            token_file.unlink()
-            await trio.sleep(0.03)
             broker.good_tokens.add("fresh")
-            token_file.write_text("fresh\n")
+            dying.credentials.set(replace(CREDENTIALS, access_token="fresh"))
             for connection in shards:
                 await streams.wait_state("live", within_s=1, connection=connection)
             tables = [s.table for s in broker.sockets if s.credentials.access_token == "fresh"]
@@ -517,37 +515,34 @@ async def test_new_token_revives_a_dead_account_and_no_other_is_touched(tmp_path
             assert other.status().reconnects == 0
 
 
-async def test_new_token_ends_the_wait_of_a_shard_that_backs_off(tmp_path: Path) -> None:
+async def test_new_token_ends_the_wait_of_a_shard_that_backs_off(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """At night the broker answers 5xx, which grows the delay; in the morning the token comes."""
-    token_file = tmp_path / "token"
-    token_file.write_text("of yesterday")
-    account = Account("primary", CREDENTIALS, token_file)
-    policy = create_policy(token_poll_s=0.01)
+    session = session_of(replace(CREDENTIALS, access_token="of yesterday"))
+    policy = create_policy()
     patient = replace(policy.restart, delay_first_s=600.0, delay_max_s=600.0, jitter=lambda: 1.0)
     async with open_memory_broker() as broker:
         broker.status = 503
         async with open_streams(
-            broker, plan_of(NIFTY), account=account, policy=replace(policy, restart=patient)
+            broker, plan_of(NIFTY), session=session, policy=replace(policy, restart=patient)
         ) as streams:
             await streams.wait_state("backing_off", within_s=1)
             broker.status = None
-            token_file.write_text(CREDENTIALS.access_token)
+            session.credentials.set(CREDENTIALS)
             await streams.wait_state("live", within_s=1)
 
 
-async def test_new_token_replaces_an_open_socket(tmp_path: Path) -> None:
+async def test_new_token_replaces_an_open_socket(autojump_clock: trio.testing.MockClock) -> None:
     """The old token may have died without a word: its socket is open, and mute."""
-    token_file = tmp_path / "token"
-    token_file.write_text(CREDENTIALS.access_token)
-    account = Account("primary", CREDENTIALS, token_file)
-    policy = create_policy(token_poll_s=0.01)
+    session = session_of()
     async with (
         open_memory_broker() as broker,
-        open_streams(broker, plan_of(NIFTY), account=account, policy=policy) as streams,
+        open_streams(broker, plan_of(NIFTY), session=session) as streams,
     ):
         await streams.wait_state("live", within_s=1)
         broker.good_tokens = {"fresh"}
-        token_file.write_text("fresh")
+        session.credentials.set(replace(CREDENTIALS, access_token="fresh"))
         await streams.wait_state("backing_off", within_s=1)
         await streams.wait_state("live", within_s=2)
         (socket,) = broker.sockets
@@ -555,20 +550,56 @@ async def test_new_token_replaces_an_open_socket(tmp_path: Path) -> None:
         assert socket.table == NIFTY
 
 
-async def test_account_without_a_token_waits_for_one(tmp_path: Path) -> None:
-    token_file = tmp_path / "token"
-    account = Account("primary", replace(CREDENTIALS, access_token=""), token_file)
-    policy = create_policy(token_poll_s=0.01)
+@pytest.mark.parametrize("still_good", [True, False])
+async def test_token_whose_day_is_over_has_to_show_that_it_still_holds(
+    still_good: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A socket may outlive its token and go mute: the broker is asked, and has the last word."""
+    session = session_of()
     async with (
         open_memory_broker() as broker,
-        open_streams(broker, plan_of(NIFTY), account=account, policy=policy) as streams,
+        open_streams(broker, plan_of(NIFTY), session=session) as streams,
+    ):
+        await streams.wait_state("live", within_s=1)
+        if not still_good:
+            broker.good_tokens.clear()
+        session.credentials.set(replace(CREDENTIALS, is_expired=True))
+        await streams.wait_state("backing_off", within_s=1)
+        await streams.wait_state("live" if still_good else "waiting_for_token", within_s=1)
+        broker.good_tokens = {"fresh"}
+        session.credentials.set(replace(CREDENTIALS, access_token="fresh"))
+        await trio.sleep(2)
+        assert streams.status().state == "live"
+
+
+async def test_account_without_a_token_waits_for_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    session = session_of(replace(CREDENTIALS, access_token=""))
+    async with (
+        open_memory_broker() as broker,
+        open_streams(broker, plan_of(NIFTY), session=session) as streams,
     ):
         await streams.wait_state("waiting_for_token", within_s=1)
-        token_file.write_bytes(b"\xff\xfe not text")
-        await trio.sleep(0.03)
+        await trio.sleep(600)
         assert broker.network.attempts == []
-        token_file.write_text(CREDENTIALS.access_token)
+        session.credentials.set(CREDENTIALS)
         await streams.wait_state("live", within_s=1)
+
+
+async def test_gauges_of_an_account_end_with_it_and_its_counters_stay(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_broker() as broker, open_streams(broker, plan_of(NIFTY)) as streams:
+        await streams.wait_state("live", within_s=1)
+    text = streams.metrics.render().decode()
+    gauges = (
+        *("websocket_pool_subscribed_tokens", "websocket_pool_target_tokens"),
+        *("websocket_pool_connected_status", "feed_last_data_timestamp_seconds"),
+        "feed_last_heartbeat_timestamp_seconds",
+    )
+    assert not any(f'{name}{{account_id="primary"' in text for name in gauges)
+    assert 'feed_frames_total{account_id="primary"' in text
 
 
 async def test_handshakes_of_an_account_never_coincide(
