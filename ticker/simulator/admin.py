@@ -22,6 +22,12 @@ class _MarketOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
 
 
+class _DumpOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``date``: the day whose instruments are listed from now on."""
+
+    date: dt.date
+
+
 class AdminApi:
     """Needs no credentials: the simulator listens on loopback only."""
 
@@ -35,6 +41,7 @@ class AdminApi:
             ("GET", "ledger"): lambda _: json_response(self._ledger()),
             ("GET", "market"): self._market,
             ("POST", "market"): self._steer_market,
+            ("POST", "dump"): self._relist,
         }
 
     def answer(self, request: HttpRequest) -> HttpResponse:
@@ -81,6 +88,11 @@ class AdminApi:
         for socket in self._simulation.sockets.open.values():
             socket.heal()
         return json_response({"sockets": list(self._simulation.sockets.open)})
+
+    def _relist(self, request: HttpRequest) -> HttpResponse:
+        self._simulation.relist(msgspec.json.decode(request.body, type=_DumpOrder).date)
+        dump = self._simulation.dump
+        return json_response({"count": len(dump.rows), "etag": dump.etag})
 
     def _sockets(self) -> list[dict[str, object]]:
         return [

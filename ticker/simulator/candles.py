@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ticker.instruments.registry import Instrument
 from ticker.simulator.days import IST, session_of, trading_days
 from ticker.simulator.market import Market
 from ticker.simulator.paths import FloatArray, uniforms
@@ -31,6 +32,7 @@ _MINUTES: Final[Mapping[str, int]] = {
 _MAX_DAYS: Final = ((1, 60), (10, 100), (30, 200), (60, 400), (1440, 2000))
 _LOOKS: Final[FloatArray] = np.array([0.0, 20.0, 40.0, 59.0])
 _DAY_S: Final = 86_400
+_CONTINUOUS: Final = frozenset({"NFO", "MCX"})
 TOKEN_DIGITS: Final = 10
 _YEARS: Final = range(1990, 2100)
 
@@ -48,6 +50,7 @@ class CandleRequest:
     start: float
     end: float
     with_oi: bool
+    is_continuous: bool
 
 
 def parse_request(path: str, query: Mapping[str, list[str]]) -> CandleRequest:
@@ -64,8 +67,23 @@ def parse_request(path: str, query: Mapping[str, list[str]]) -> CandleRequest:
     most = next(days for limit, days in _MAX_DAYS if minutes <= limit)
     if (end - start) > most * _DAY_S:
         raise CandleRequestError(f"interval exceeds max limit: {most} days")
-    with_oi = query.get("oi", ["0"])[0] == "1"
-    return CandleRequest(int(token), minutes, start, end, with_oi)
+    return CandleRequest(
+        int(token),
+        minutes,
+        start,
+        end,
+        with_oi=query.get("oi", ["0"])[0] == "1",
+        is_continuous=query.get("continuous", ["0"])[0] == "1",
+    )
+
+
+def may_be_continuous(row: Instrument, request: CandleRequest) -> bool:
+    """Only days of NFO and MCX futures are stitched to those of the contracts before them.
+
+    They need no stitching here: a simulated contract has always been there.
+    """
+    is_future = row.instrument_type == "FUT" and row.exchange in _CONTINUOUS
+    return is_future and request.minutes == _MINUTES["day"]
 
 
 def _moment(query: Mapping[str, list[str]], name: str) -> float:

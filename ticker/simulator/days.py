@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from ticker.market_hours import is_trading_day
+from ticker.calendar.market_hours import is_trading_day
 
 IST: Final = ZoneInfo("Asia/Kolkata")
 OPEN: Final = dt.time(9, 15)

@@ -9,14 +9,15 @@ import hashlib
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from ticker.instruments import COLUMNS, OPTION_TYPES, Instrument
-from ticker.market_hours import expiry_at, is_trading_day
+from ticker.calendar.market_hours import expiry_at, is_trading_day
+from ticker.instruments.registry import COLUMNS, OPTION_TYPES, Instrument
 from ticker.simulator.days import IST, OPEN
+from ticker.simulator.listing import WHOLE_MARKET, create_dormant, with_tokens_of
 from ticker.simulator.paths import SpotPaths
 from ticker.simulator.underlyings import (
     SEGMENT_IDS,
@@ -49,23 +50,32 @@ Numbers = Mapping[str, Iterator[int]]
 
 @dataclass(frozen=True, slots=True)
 class InstrumentDump:
-    """``instruments`` in the order of the CSV: cash first, then futures, then options."""
+    """``instruments`` in the order of the CSV: cash first, then futures, then options.
+
+    ``dormant``: what is listed behind them and has no market.
+    """
 
     date: dt.date
     underlyings: tuple[Underlying, ...]
     instruments: tuple[Instrument, ...]
+    dormant: tuple[Instrument, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Instrument, ...]:
+        """Everything that is listed."""
+        return self.instruments + self.dormant
 
     @property
     def etag(self) -> str:
         """26 characters that change with the contents."""
-        symbols = "".join(row.tradingsymbol for row in self.instruments)
+        symbols = "".join(row.tradingsymbol for row in self.rows)
         return hashlib.sha256(f"{self.date}{symbols}".encode()).hexdigest()[:26]
 
     def to_csv(self, exchange: str | None = None) -> bytes:
         """The broker's ``/instruments`` body, for one exchange or all."""
         out = io.StringIO()
         out.write(",".join(COLUMNS) + "\n")
-        for row in self.instruments:
+        for row in self.rows:
             if exchange is None or row.exchange == exchange:
                 out.write(_csv_line(row))
         return out.getvalue().encode()
@@ -86,7 +96,19 @@ def create_dump(seed: int, date: dt.date, which: InstrumentSet = "near") -> Inst
             listing = _Listing(underlying.name, underlying.chain, date, numbers)
             futures += listing.futures()
             options += listing.options(float(spot))
-    return InstrumentDump(date, underlyings, (*cash, *futures, *options))
+    rows = (*cash, *futures, *options)
+    dormant = create_dormant(rows, WHOLE_MARKET) if which == "whole" else ()
+    return InstrumentDump(date, underlyings, rows, dormant)
+
+
+def create_following(
+    before: InstrumentDump, seed: int, date: dt.date, which: InstrumentSet = "near"
+) -> InstrumentDump:
+    """A later day's dump after this one: what stays keeps its token, what is gone leaves it."""
+    dump = create_dump(seed, date, which)
+    rows = with_tokens_of(before.rows, dump.rows)
+    listed = len(dump.instruments)
+    return replace(dump, instruments=rows[:listed], dormant=rows[listed:])
 
 
 def dump_date(now: float) -> dt.date:

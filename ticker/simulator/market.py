@@ -91,13 +91,15 @@ class Market:
         """Where a token's column is; None for one that the dump does not have."""
         return self._position_of.get(token)
 
-    def advance(self, now: float) -> None:
-        """Move every instrument to where it is at ``now`` and note what changed."""
+    def advance(self, now: float, trading: BoolArray | None = None) -> None:
+        """Move every instrument to where it is at ``now`` and note what changed.
+
+        ``trading``: bool (n,), which of them trade; the others stay as they are. None for all.
+        """
         self.now = now
         self.step += 1
         if session_open(now) != self._opened_at:
-            self._open_day()
-            self.changed[:] = self.step
+            self._begin_day(np.ones(len(self.tokens), np.bool_) if trading is None else trading)
             return
         old, words = self.words, self._spare
         words[:] = old
@@ -109,6 +111,8 @@ class Market:
         np.minimum(words[Row.LOW], words[Row.LAST_PRICE], out=words[Row.LOW])
         self._trade(words, alive, words[Row.LAST_PRICE] != old[Row.LAST_PRICE])
         self._quote(words, alive, last)
+        if trading is not None:
+            words[:, ~trading] = old[:, ~trading]
         self._note_changes(old, words)
         self.words, self._spare = words, old
 
@@ -153,6 +157,13 @@ class Market:
     def _create_book(self) -> Book:
         at = self._tradable
         return Book(self._tick[at], self._lot[at], self.liquidity[at], self._random)
+
+    def _begin_day(self, trading: BoolArray) -> None:
+        closed = ~trading
+        still = self.words[:, closed]
+        self._open_day()
+        self.words[:, closed] = still
+        self.changed[:, trading] = self.step
 
     def _open_day(self) -> None:
         """Set the day's fields as if the market had been running since the session's open."""

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ticker.market_hours import YEAR_S
+from ticker.calendar.market_hours import YEAR_S
 from ticker.simulator.underlyings import NIFTY, VIX, Underlying
 
 FloatArray = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from ticker.market_hours import YEAR_S, expiry_at
+from ticker.calendar.market_hours import YEAR_S, expiry_at
 from ticker.simulator.dump import InstrumentDump
 from ticker.simulator.paths import FloatArray, SpotPaths
 

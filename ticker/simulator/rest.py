@@ -3,12 +3,19 @@
 import datetime as dt
 import gzip
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from email.utils import format_datetime
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 import trio
 
-from ticker.simulator.candles import CandleRequestError, create_candles, parse_request
+from ticker.simulator.candles import (
+    CandleRequestError,
+    create_candles,
+    may_be_continuous,
+    parse_request,
+)
 from ticker.simulator.days import IST
 from ticker.simulator.http import HttpRequest, HttpResponse, json_response, text_response
 from ticker.simulator.quotes import Level, create_quote
@@ -53,7 +60,7 @@ class RestApi:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._calls: dict[tuple[str, str], tuple[int, int]] = {}
-        self._dumps: dict[str | None, bytes] = {}
+        self._dumps: dict[tuple[dt.date, str | None], bytes] = {}
         self._public: Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]] = {
             ("GET", "/connect/login"): self._login,
             ("POST", "/session/token"): self._create_session,
@@ -73,6 +80,15 @@ class RestApi:
 
     async def answer(self, request: HttpRequest) -> HttpResponse | None:
         """The response; None when a fault has the connection end without one."""
+        response = await self._answer(request)
+        if response is None:
+            return None
+        date = format_datetime(
+            dt.datetime.fromtimestamp(self._simulation.wall_clock(), dt.UTC), usegmt=True
+        )
+        return replace(response, headers=(*response.headers, ("Date", date)))
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse | None:
         api_key = _credentials(request)[0]
         fault = self._simulation.refusals.rest(request.path, api_key)
         if fault is not None:
@@ -213,6 +229,9 @@ class RestApi:
         position = market.position(wanted.token)
         if position is None:
             raise RefusedError(400, "InputException", "invalid token")
+        row = market.dump.instruments[position]
+        if wanted.is_continuous and not may_be_continuous(row, wanted):
+            raise RefusedError(400, "InputException", "invalid continuous request")
         until = self._simulation.time.now()
         candles = await trio.to_thread.run_sync(create_candles, market, position, wanted, until)
         return _success({"candles": candles})
@@ -224,10 +243,11 @@ class RestApi:
         exchange = parts[1] if len(parts) == 2 else None
         if exchange not in (None, *SEGMENT_IDS):
             raise RefusedError(400, "InputException", "Invalid `exchange`.")
-        if exchange not in self._dumps:
-            csv = await trio.to_thread.run_sync(self._simulation.dump.to_csv, exchange)
-            self._dumps[exchange] = await trio.to_thread.run_sync(gzip.compress, csv)
-        return HttpResponse(200, self._dumps[exchange], "text/csv", is_gzipped=True)
+        dump = self._simulation.dump
+        if (dump.date, exchange) not in self._dumps:
+            csv = await trio.to_thread.run_sync(dump.to_csv, exchange)
+            self._dumps[dump.date, exchange] = await trio.to_thread.run_sync(gzip.compress, csv)
+        return HttpResponse(200, self._dumps[dump.date, exchange], "text/csv", is_gzipped=True)
 
 
 def _credentials(request: HttpRequest) -> tuple[str | None, str | None]:

@@ -1,5 +1,6 @@
 """What the parts of the simulator share: its terms, its market and who is connected."""
 
+import datetime as dt
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,8 +9,10 @@ from typing import Final, Literal, get_args
 
 from ticker.errors import ConfigurationError
 from ticker.simulator import faults
+from ticker.simulator.book import BoolArray
 from ticker.simulator.candles import TOKEN_DIGITS
-from ticker.simulator.dump import create_dump, dump_date
+from ticker.simulator.dump import create_dump, create_following, dump_date
+from ticker.simulator.hours import TradingInstruments
 from ticker.simulator.ledger import Counts
 from ticker.simulator.market import Market
 from ticker.simulator.sessions import Sessions, SimulatedAccount, create_accounts
@@ -28,6 +31,7 @@ class SimulatorConfig:
 
     ``rate``: market steps, and so ticks of a busy instrument, a second. ``speed``: seconds of
     market time in one of the wall clock's, from the start of the simulator on.
+    ``market_hours``: keep the exchanges' hours; by default the market never closes.
     ``fourth_socket``: what happens to sockets above ``max_sockets`` of one api_key.
     ``tokens_expire``: access tokens die at 06:00 IST. ``single_session``: logging in kills the
     account's older tokens. ``redirect_url``: where a login leads if the request does not say.
@@ -39,6 +43,7 @@ class SimulatorConfig:
     instruments: InstrumentSet = "near"
     rate: float = 1.0
     speed: float = 1.0
+    market_hours: bool = False
     accounts: tuple[SimulatedAccount, ...] = create_accounts(DEFAULT_SEED, 1)
     rate_limits: bool = True
     socket_terms: SocketTerms = DEFAULT_TERMS
@@ -113,6 +118,7 @@ class Simulation:
         now = self.time.now()
         self.dump = create_dump(config.seed, dump_date(now), config.instruments)
         self.market = Market(config.seed, self.dump, now)
+        self._trading = TradingInstruments(self.dump)
         self.sessions = Sessions(
             config.accounts,
             seed=config.seed,
@@ -124,6 +130,18 @@ class Simulation:
         self.sockets = SocketTable()
         self._position_of_key = {row.key: at for at, row in enumerate(self.dump.instruments)}
 
+    def relist(self, date: dt.date) -> None:
+        """List what there is on another day; every socket is closed, as it is overnight.
+
+        Contracts that stay keep their tokens, those listed since take the ones that came free.
+        """
+        seed = self.config.seed
+        self.dump = create_following(self.dump, seed, date, self.config.instruments)
+        self.market = Market(seed, self.dump, self.time.now())
+        self._position_of_key = {row.key: at for at, row in enumerate(self.dump.instruments)}
+        for socket in list(self.sockets.open.values()):
+            socket.close()
+
     def position(self, key: str) -> int | None:
         """The market's column for ``EXCHANGE:TRADINGSYMBOL`` or a bare token in digits."""
         if key.isdecimal() and len(key) <= TOKEN_DIGITS:
@@ -132,5 +150,11 @@ class Simulation:
 
     def step(self) -> None:
         """Move the market to where it is now and tell every socket."""
-        self.market.advance(self.time.now())
+        now = self.time.now()
+        self.market.advance(now, self._are_trading(now) if self.config.market_hours else None)
         self.sockets.ring()
+
+    def _are_trading(self, now: float) -> BoolArray:
+        if self._trading.dump is not self.dump:
+            self._trading = TradingInstruments(self.dump)
+        return self._trading.at(now)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Final, Literal
 
-InstrumentSet = Literal["near", "full"]
+InstrumentSet = Literal["near", "full", "whole"]
 """``near``: what an index-options trader watches, a few thousand instruments. ``full``: every
-expiry and every stock, about 45,000."""
+expiry and every stock, about 45,000. ``whole``: beside those what nobody trades, 100,000 in all."""
 
 TUESDAY: Final = 1
 WEDNESDAY: Final = 2

@@ -307,7 +307,7 @@ def _split(data: bytes, size: int) -> Iterator[BytesMessage]:
 def greetings(dump: InstrumentDump, now: float) -> tuple[str, str]:
     """The two texts with which the broker opens every socket."""
     moment = dt.datetime.fromtimestamp(int(now), IST).isoformat()
-    meta = {"count": len(dump.instruments), "etag": dump.etag}
+    meta = {"count": len(dump.rows), "etag": dump.etag}
     return (
         msgspec.json.encode({"type": "instruments_meta", "data": meta}).decode(),
         msgspec.json.encode({"type": "app_code", "timestamp": moment}).decode(),

@@ -135,3 +135,21 @@ async def test_bad_requests_end_in_an_input_exception(
     query = urlencode({"from": start, "to": end})
     answer = await simulator.get(f"/instruments/historical/{path}?{query}")
     assert answer["error_type"] == "InputException"
+
+
+@pytest.mark.parametrize(
+    ("token", "interval", "is_served"),
+    [
+        (FUTURE, "day", True),
+        (FUTURE, "minute", False),
+        (OPTION, "day", False),
+        (NIFTY_50, "day", False),
+    ],
+)
+async def test_only_days_of_futures_can_be_continuous(
+    autojump_clock: MockClock, nursery: trio.Nursery, token: int, interval: str, is_served: bool
+) -> None:
+    simulator = MemorySimulator(nursery, SimulatorConfig(accounts=ACCOUNTS))
+    query = urlencode({"from": "2026-11-18", "to": "2026-11-20", "continuous": 1})
+    answer = await simulator.get(f"/instruments/historical/{token}/{interval}?{query}")
+    assert answer["status"] == ("success" if is_served else "error")

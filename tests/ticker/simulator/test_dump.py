@@ -4,7 +4,7 @@ import itertools
 import pytest
 
 from tests.ticker.simulator.memory_simulator import dump_of_start
-from ticker.instruments import Instrument, parse_instruments
+from ticker.instruments.registry import Instrument, parse_instruments
 from ticker.simulator.days import IST
 from ticker.simulator.dump import create_dump, dump_date
 from ticker.simulator.underlyings import SEGMENT_IDS

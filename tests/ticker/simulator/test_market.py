@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.ticker.simulator.memory_simulator import START, create_market, position_of
+from ticker.calendar.market_hours import YEAR_S
 from ticker.kite.wire import decode_frames, encode_frame
-from ticker.market_hours import YEAR_S
 from ticker.simulator.market import Market
 from ticker.simulator.paths import brownian
 from ticker.simulator.pricing import DISCOUNT_RATE

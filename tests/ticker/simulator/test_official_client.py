@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.ticker.simulator.memory_simulator import ACCOUNTS, INFY, NIFTY_50
-from ticker.instruments import Instrument, parse_instruments
+from ticker.instruments.registry import Instrument, parse_instruments
 from ticker.simulator.server import SimulatorAddress, serve_simulator
 from ticker.simulator.simulation import SimulatorConfig
 

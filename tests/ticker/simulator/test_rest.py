@@ -236,3 +236,11 @@ async def _exchange(
     proof = hashlib.sha256(f"{ACCOUNT.api_key}{request_token}{secret}".encode()).hexdigest()
     form = {"api_key": ACCOUNT.api_key, "request_token": request_token, "checksum": proof}
     return await _call(simulator, "POST", "/session/token", urlencode(form).encode())
+
+
+async def test_every_answer_has_its_time(
+    autojump_clock: MockClock, simulator: MemorySimulator
+) -> None:
+    for target in ("/user/profile", "/nowhere"):
+        answer = await _call(simulator, "GET", target, authorization=AUTHORIZATION)
+        assert answer.headers["date"] == "Fri, 20 Nov 2026 05:30:00 GMT"

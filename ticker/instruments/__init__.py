@@ -1,0 +1,1 @@
+"""What there is to stream: the day's instruments, and those of days before."""
