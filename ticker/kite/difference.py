@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from ticker.instruments import TickMode
+from ticker.instruments.registry import TickMode
 from ticker.kite.text import set_mode, subscribe, unsubscribe
 
 _MODES: tuple[TickMode, ...] = ("full", "quote", "ltp")

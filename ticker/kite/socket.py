@@ -24,7 +24,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
-from ticker.credentials import Credentials
+from ticker.accounts.credentials import Credentials
 from ticker.errors import (
     ConfigurationError,
     FeedClosedError,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from ticker.instruments import TickMode
+from ticker.instruments.registry import TickMode
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 

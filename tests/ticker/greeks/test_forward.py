@@ -28,7 +28,7 @@ from tests.ticker.synthetic import (
 )
 from ticker.engine import Engine
 from ticker.greeks.pricing import Profile
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.ticks import PacketKind, Row
 
 INDEX = create_index()

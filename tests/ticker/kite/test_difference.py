@@ -5,7 +5,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from ticker.instruments import TickMode
+from ticker.instruments.registry import TickMode
 from ticker.kite.difference import subscription_difference
 
 modes = st.sampled_from(["ltp", "quote", "full"])

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from tests.memory_broker import CREDENTIALS, MemoryNetwork, open_memory_broker
-from ticker.credentials import Account
+from ticker.accounts.sessions import Session
 from ticker.errors import (
     ConfigurationError,
     FeedClosedError,
@@ -30,6 +30,7 @@ from ticker.errors import (
     TokenRejectedError,
 )
 from ticker.kite.socket import MESSAGE_SIZE_MAX, FeedSocket, OpenStream, open_feed
+from ticker.latest import Latest
 
 ROOT = "ws://localhost"
 
@@ -526,7 +527,7 @@ async def test_request_that_cannot_be_sent_is_not_shown() -> None:
 async def test_bug_inside_the_block_shows_no_secret(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    account = Account("primary", CREDENTIALS)
+    account = Session("primary", Latest(CREDENTIALS))
 
     async def handle(connection: Any) -> None:
         await trio.sleep_forever()

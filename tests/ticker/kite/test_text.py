@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kiteconnect import KiteTicker
 
-from ticker.instruments import TickMode
+from ticker.instruments.registry import TickMode
 from ticker.kite.text import (
     AppCode,
     BrokerErrorMessage,

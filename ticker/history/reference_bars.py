@@ -1,0 +1,153 @@
+"""Minutes of underlyings, from PostgreSQL where it has them, else from the broker, and kept."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import structlog
+
+from ticker.calendar.market_hours import day_phases
+from ticker.errors import ConfigurationError, StoreUnavailableError
+from ticker.history.candles import load_range
+from ticker.history.range import INDIA, Session, Span, missing_spans
+from ticker.instruments.registry import Instrument
+from ticker.kite.models import Candles, Interval, create_candles, join_candles
+from ticker.kite.rest import Brokers
+from ticker.stores.minute_bars import MinuteBar, MinuteBarStore
+
+SETTLED_S: Final = 120.0
+"""A minute is kept this long after its end: before, the broker may still change it."""
+
+_MINUTE: Final = dt.timedelta(minutes=1)
+_DAY: Final = dt.timedelta(days=1)
+_SATURDAY: Final = 5
+
+
+class ReferenceBars:
+    """Loads minute candles of what options are priced from.
+
+    ``store`` None, or away: all of them come from the broker.
+    """
+
+    def __init__(
+        self,
+        brokers: Brokers,
+        store: MinuteBarStore | None,
+        *,
+        wall_clock: Callable[[], float],
+        market_hours_file: Path | None = None,
+    ) -> None:
+        self._brokers = brokers
+        self._store = store
+        self._wall_clock = wall_clock
+        self._market_hours_file = market_hours_file
+
+    async def load(
+        self,
+        instrument: Instrument,
+        interval: Interval,
+        span: Span,
+        account_id: str | None = None,
+    ) -> Candles:
+        """The candles of a span. Of minutes, what is missing in the store is asked for, and
+        written back; longer candles are not kept.
+
+        Raises BrokerError if something is missing and no account answers.
+        """
+        if interval != "minute":
+            return await self._fetch(instrument, interval, span, account_id)
+        symbol = _symbol(instrument)
+        known = await self._stored(symbol, span)
+        if known is None:
+            missing = [span]
+        else:
+            missing = missing_spans(known.starts, self._sessions(instrument.exchange, span))
+        parts = [] if known is None else [known]
+        for piece in missing:
+            fetched = await self._fetch(instrument, "minute", piece, account_id)
+            parts.append(fetched)
+            await self._keep(symbol, fetched)
+        return join_candles(parts)
+
+    async def _fetch(
+        self, instrument: Instrument, interval: Interval, span: Span, account_id: str | None
+    ) -> Candles:
+        token = instrument.instrument_token
+        return await load_range(self._brokers, token, interval, span, account_id=account_id)
+
+    async def _stored(self, symbol: str, span: Span) -> Candles | None:
+        """What the store has; None if it cannot be asked."""
+        if self._store is None:
+            return None
+        try:
+            bars = await self._store.load(symbol, span.since_at, span.until_at + _MINUTE)
+        except StoreUnavailableError:
+            return None
+        rows = [(bar.open, bar.high, bar.low, bar.close, bar.volume) for bar in bars]
+        numbers = np.array(rows, np.float64).reshape(-1, 5).T
+        return create_candles(
+            np.array([int(bar.time.timestamp()) for bar in bars], np.int64), numbers
+        )
+
+    async def _keep(self, symbol: str, candles: Candles) -> None:
+        settled = self._wall_clock() - SETTLED_S - _MINUTE.total_seconds()
+        count = int(np.searchsorted(candles.starts, settled, "right"))
+        if self._store is None or not count:
+            return
+        rows = zip(
+            candles.starts[:count].tolist(),
+            *candles.prices[:, :count].tolist(),
+            candles.volume[:count].tolist(),
+            strict=True,
+        )
+        bars = [
+            MinuteBar(
+                time=dt.datetime.fromtimestamp(start, dt.UTC),
+                open=opening,
+                high=high,
+                low=low,
+                close=close,
+                volume=volume,
+            )
+            for start, opening, high, low, close, volume in rows
+        ]
+        try:
+            await self._store.save(symbol, bars)
+        except StoreUnavailableError as error:
+            log = structlog.get_logger().bind(symbol=symbol)
+            log.warning("minutes_not_kept", error=str(error))
+
+    def _sessions(self, exchange: str, span: Span) -> Iterator[Session]:
+        """Each day's continuous trading, as far as it is over and in the span."""
+        since, until = span.since_at.timestamp(), span.until_at.timestamp()
+        now = self._wall_clock()
+        day = span.since_at.date()
+        while day <= span.until_at.date():
+            midnight = dt.datetime.combine(day + _DAY, dt.time(), INDIA).timestamp()
+            for opened_at, closed_at in self._hours(exchange, day):
+                begin, end = max(opened_at, since), min(closed_at, until + 60.0, now)
+                if begin < end:
+                    yield Session(begin, end, min(midnight - 1, until))
+            day += _DAY
+
+    def _hours(self, exchange: str, day: dt.date) -> list[tuple[float, float]]:
+        """Of a year that the calendar does not cover the whole of each working day, which is
+        never known wholly: so it is always asked for.
+        """
+        try:
+            phases = day_phases(exchange, day, self._market_hours_file)
+        except ConfigurationError:
+            midnight = dt.datetime.combine(day, dt.time(), INDIA).timestamp()
+            return [(midnight, midnight + 86_400.0)] if day.weekday() < _SATURDAY else []
+        return [
+            (phase.since.timestamp(), phase.until.timestamp())
+            for phase in phases
+            if phase.name == "continuous" and phase.since and phase.until
+        ]
+
+
+def _symbol(instrument: Instrument) -> str:
+    """What the table calls it: an index or share by its underlying, a future by its own name."""
+    return instrument.tradingsymbol if instrument.expiry else instrument.underlying
