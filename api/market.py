@@ -3,14 +3,13 @@
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from quart import Blueprint, Response
+from quart import Blueprint
 
-from api.problems import problem
-from ticker.errors import ConfigurationError
-from ticker.market_hours import (
+from api.auth import requires
+from api.operations import Time, operation
+from ticker.calendar.market_hours import (
     day_name,
     day_phases,
     last_covered_day,
@@ -21,6 +20,27 @@ from ticker.market_hours import (
 )
 
 
+class SegmentStatus(msgspec.Struct, frozen=True):
+    """``day_name``: of a holiday or special session. ``next_change``: of the phase."""
+
+    is_open: bool
+    phase: str
+    since: Time | None
+    next_change: Time | None
+    next_open: Time | None
+    trading_day: bool
+    day_name: str | None
+
+
+class MarketStatus(msgspec.Struct, frozen=True):
+    """Times are UTC, ``date`` is the exchanges' own."""
+
+    at: Time
+    date: dt.date
+    covered_until: dt.date | None
+    segments: dict[str, SegmentStatus]
+
+
 def create_market_blueprint(
     wall_clock: Callable[[], float], market_hours_file: Path | None = None
 ) -> Blueprint:
@@ -28,45 +48,42 @@ def create_market_blueprint(
     blueprint = Blueprint("market", __name__)
 
     @blueprint.get("/market/status")
-    async def market_status() -> Response:
+    @requires("read")
+    @operation()
+    async def market_status() -> MarketStatus:
         """Every segment's phase; 503 in a year that the market hours do not cover."""
-        now = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
-        try:
-            body = market_summary(now, market_hours_file)
-        except ConfigurationError as error:
-            return problem(503, str(error))
-        return Response(msgspec.json.encode(body), content_type="application/json")
+        return market_summary(dt.datetime.fromtimestamp(wall_clock(), dt.UTC), market_hours_file)
 
     return blueprint
 
 
-def market_summary(now: dt.datetime, path: Path | None = None) -> dict[str, Any]:
-    """What ``/market/status`` says. Times are UTC, ``date`` is the exchanges' own.
+def market_summary(now: dt.datetime, path: Path | None = None) -> MarketStatus:
+    """What ``/market/status`` says.
 
     Raises ConfigurationError for a year that the file does not cover.
     """
-    day, last = market_date(now, path), last_covered_day(path)
-    return {
-        "at": _iso(now),
-        "date": day.isoformat(),
-        "covered_until": last.isoformat() if last else None,
-        "segments": {name: _segment_summary(name, day, now, path) for name in segments(path)},
-    }
+    day = market_date(now, path)
+    return MarketStatus(
+        at=now.isoformat(timespec="seconds"),
+        date=day,
+        covered_until=last_covered_day(path),
+        segments={name: _segment_status(name, day, now, path) for name in segments(path)},
+    )
 
 
-def _segment_summary(
+def _segment_status(
     segment: str, day: dt.date, now: dt.datetime, path: Path | None
-) -> dict[str, Any]:
+) -> SegmentStatus:
     phase = market_phase(segment, now, path)
-    return {
-        "is_open": phase.is_open,
-        "phase": phase.name,
-        "since": _iso(phase.since),
-        "next_change": _iso(phase.until),
-        "next_open": _iso(next_open(segment, now, path)),
-        "trading_day": any(span.is_open for span in day_phases(segment, day, path)),
-        "day_name": day_name(segment, day, path),
-    }
+    return SegmentStatus(
+        is_open=phase.is_open,
+        phase=phase.name,
+        since=_iso(phase.since),
+        next_change=_iso(phase.until),
+        next_open=_iso(next_open(segment, now, path)),
+        trading_day=any(span.is_open for span in day_phases(segment, day, path)),
+        day_name=day_name(segment, day, path),
+    )
 
 
 def _iso(at: dt.datetime | None) -> str | None:

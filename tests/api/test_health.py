@@ -11,10 +11,13 @@ import trio
 from api.app import create_app
 from api.server import GRACE_S, SEND_TIMEOUT_S, serve_api
 from ticker.errors import ConfigurationError
+from ticker.instruments.refreshes import InstrumentsStatus
 from ticker.messages import ConnectionId, FeedState, FeedStatus
 from ticker.metrics import Metrics
+from ticker.planning.status import PlanStatus
 from ticker.publishers.status import PublisherStatus
-from ticker.status import CatalogueStatus, EngineStatus, ServiceStatus
+from ticker.status import EngineStatus, ServiceStatus
+from ticker.stores.database import DatabaseStatus
 
 STARTED_AT = 1_795_000_000.0
 
@@ -36,7 +39,8 @@ def report_feed(status: ServiceStatus, account_id: str, state: FeedState, target
 
 
 def make_ready(status: ServiceStatus) -> None:
-    status.report_catalogue(CatalogueStatus(1000, 20, STARTED_AT + 1))
+    status.report_instruments(InstrumentsStatus(1000, "broker", STARTED_AT + 1))
+    status.report_plan(PlanStatus(wanted=20))
     status.report_publisher(PublisherStatus(connected=True))
     status.report_engine(EngineStatus(50, 40, 3, {"a": STARTED_AT + 2}))
     report_feed(status, "a", "live")
@@ -101,6 +105,11 @@ async def test_readiness_needs_instruments_redis_and_one_live_account() -> None:
             status.report_publisher(away)
             assert (await client.get("/readyz")).status_code == 503
         status.report_publisher(PublisherStatus(connected=True))
+        for available in (True, False, True):
+            status.report_database(DatabaseStatus(available, STARTED_AT, None, 4, 0, 0))
+            ready = await client.get("/readyz")
+            assert ready.status_code == (200 if available else 503)
+            assert ready.json()["database"] is available
         status.draining = True
         assert (await client.get("/readyz")).status_code == 503
 
@@ -154,7 +163,7 @@ async def test_errors_are_problem_documents(method: str, path: str, status_code:
 
 async def test_a_bug_in_a_handler_is_a_problem_document_and_the_server_lives() -> None:
     status = create_status()
-    status.catalogue = None  # type: ignore[assignment]  # the planted bug
+    status.instruments = None  # type: ignore[assignment]  # the planted bug
     async with open_api(status) as client:
         response = await client.get("/health")
         assert response.status_code == 500

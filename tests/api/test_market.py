@@ -8,7 +8,8 @@ from quart.typing import ResponseTypes
 from quart_trio import QuartTrio
 
 from api.app import create_app
-from ticker.calendar_file import DEFAULT_FILE
+from tests.api.rig import create_access, header
+from ticker.calendar.file import DEFAULT_FILE
 from ticker.metrics import Metrics
 from ticker.status import ServiceStatus
 
@@ -17,11 +18,17 @@ IST = ZoneInfo("Asia/Kolkata")
 
 def create_api(now: dt.datetime, path: Path | None = None) -> QuartTrio:
     status = ServiceStatus(started_at=0.0, environment="test", account_ids=())
-    return create_app(status, Metrics(), wall_clock=now.timestamp, market_hours_file=path)
+    return create_app(
+        status,
+        Metrics(),
+        access=create_access(),
+        wall_clock=now.timestamp,
+        market_hours_file=path,
+    )
 
 
 async def ask(now: dt.datetime, path: Path | None = None) -> ResponseTypes:
-    return await create_api(now, path).test_client().get("/market/status")
+    return await create_api(now, path).test_client().get("/market/status", headers=header())
 
 
 async def test_it_says_what_each_segment_does_and_when_that_changes() -> None:

@@ -1,0 +1,302 @@
+"""What the probes and ``/health`` say, put together from the reports of the tasks."""
+
+import datetime as dt
+
+import msgspec
+
+from api.mock_data import MockMarketView, view_mock_market
+from api.operations import Time
+from ticker.accounts.sessions import AccountStatus
+from ticker.status import ServiceStatus
+from ticker.stores.database import DatabaseStatus
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """``database`` is None for a service without one."""
+
+    ready: bool
+    draining: bool
+    instruments: bool
+    redis: bool
+    database: bool | None
+    accounts: dict[str, bool]
+
+
+class ConnectionHealth(msgspec.Struct, frozen=True):
+    connection_id: str
+    state: str
+    since: Time | None
+    subscribed: int
+    target: int
+    reconnects: int
+    last_error: str | None
+
+
+class AccountHealth(msgspec.Struct, frozen=True):
+    account_id: str
+    live: bool
+    instrument_count: int
+    last_tick_at: Time | None
+    connections: list[ConnectionHealth]
+
+
+class TickerHealth(msgspec.Struct, frozen=True):
+    running: bool
+    started_at: Time | None
+    active_subscriptions: int
+    accounts: list[AccountHealth]
+
+
+class RedisHealth(msgspec.Struct, frozen=True):
+    status: str
+    circuit: str
+    pending: int
+    last_published_at: Time | None
+    last_error: str | None
+
+
+class DatabaseHealth(msgspec.Struct, frozen=True):
+    status: str
+    since: Time | None
+    last_error: str | None
+    pool_size: int
+    in_use: int
+    waiting: int
+
+
+class RegistryHealth(msgspec.Struct, frozen=True):
+    """``problems``: by exchange, why its newest dump is not in use."""
+
+    status: str
+    source: str
+    is_stored: bool
+    cached_instruments: int
+    last_refresh: Time | None
+    last_error: str | None
+    problems: dict[str, str]
+
+
+class TokenHealth(msgspec.Struct, frozen=True):
+    account_id: str
+    expires_at: Time | None
+    minutes_until_expiry: int | None
+    is_valid: bool
+    error: str | None
+
+
+class TokensHealth(msgspec.Struct, frozen=True):
+    """``running`` is False: a person logs in every day, nothing does it for them."""
+
+    running: bool
+    timezone: str
+    managed_accounts: int
+    tokens: list[TokenHealth]
+
+
+class Dependencies(msgspec.Struct, frozen=True):
+    redis: RedisHealth
+    database: DatabaseHealth | None
+    token_refresher: TokensHealth
+    instrument_registry: RegistryHealth
+
+
+class PlanHealth(msgspec.Struct, frozen=True):
+    """``PlanStatus`` as it is shown; ``last_reload`` is an id."""
+
+    wanted: int
+    planned: int
+    unplaced: int
+    unresolved: int
+    stand_ins: int
+    capacity: int
+    utilisation_percent: dict[str, float]
+    nearly_full: tuple[str, ...]
+    away: tuple[str, ...]
+    store_error: str | None
+    last_reload: str | None
+
+
+class RebalanceHealth(msgspec.Struct, frozen=True):
+    """The strike rebalancer's newest run: see ``RebalanceStatus``."""
+
+    run_at: Time | None
+    added: int
+    removed: int
+    unpriced: tuple[str, ...]
+    unknown: tuple[str, ...]
+    error: str | None
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str
+    environment: str
+    ticker: TickerHealth
+    dependencies: Dependencies
+    subscriptions: PlanHealth
+    rebalancer: RebalanceHealth
+    mock_market: MockMarketView
+
+
+def readiness(status: ServiceStatus) -> Readiness:
+    """What ``/readyz`` says."""
+    accounts = {name: status.account_is_live(name) for name in status.account_ids}
+    instruments = status.instruments.loaded_at is not None
+    redis = status.publisher.connected and status.publisher.circuit == "closed"
+    database = status.database.available if status.database else None
+    return Readiness(
+        ready=instruments
+        and redis
+        and database is not False
+        and any(accounts.values())
+        and not status.draining,
+        draining=status.draining,
+        instruments=instruments,
+        redis=redis,
+        database=database,
+        accounts=accounts,
+    )
+
+
+def account_health(status: ServiceStatus, account_id: str) -> AccountHealth:
+    """One account in ``/health``: its connections, and when its last tick arrived."""
+    feeds = status.account_feeds(account_id)
+    return AccountHealth(
+        account_id=account_id,
+        live=status.account_is_live(account_id),
+        instrument_count=sum(feed.subscribed for feed in feeds),
+        last_tick_at=_iso(status.engine.last_tick_at.get(account_id)),
+        connections=[
+            ConnectionHealth(
+                connection_id=str(feed.connection),
+                state=feed.state,
+                since=_iso(feed.since),
+                subscribed=feed.subscribed,
+                target=feed.target,
+                reconnects=feed.reconnects,
+                last_error=feed.last_error,
+            )
+            for feed in feeds
+        ],
+    )
+
+
+def health_summary(status: ServiceStatus, now: float) -> Health:
+    """What ``/health`` says at ``now``, UNIX seconds."""
+    accounts = [account_health(status, name) for name in status.account_ids]
+    ready = readiness(status)
+    is_well = ready.ready and all(account.live for account in accounts)
+    return Health(
+        status="ok" if is_well else "degraded",
+        environment=status.environment,
+        ticker=TickerHealth(
+            running=any(account.live for account in accounts),
+            started_at=_iso(status.started_at),
+            active_subscriptions=status.plan.wanted,
+            accounts=accounts,
+        ),
+        dependencies=Dependencies(
+            redis=_redis_health(status, is_up=ready.redis),
+            database=_database_health(status.database) if status.database else None,
+            token_refresher=_tokens_health(status.accounts, now),
+            instrument_registry=_registry_health(status),
+        ),
+        subscriptions=_plan_health(status),
+        rebalancer=_rebalance_health(status),
+        mock_market=view_mock_market(status.mock_market),
+    )
+
+
+def _redis_health(status: ServiceStatus, *, is_up: bool) -> RedisHealth:
+    publisher = status.publisher
+    return RedisHealth(
+        status="ok" if is_up else "unavailable",
+        circuit=publisher.circuit,
+        pending=publisher.pending,
+        last_published_at=_iso(publisher.last_acknowledged_at),
+        last_error=publisher.last_error,
+    )
+
+
+def _database_health(status: DatabaseStatus) -> DatabaseHealth:
+    return DatabaseHealth(
+        status="ok" if status.available else "unavailable",
+        since=_iso(status.since),
+        last_error=status.last_error,
+        pool_size=status.pool_size,
+        in_use=status.in_use,
+        waiting=status.waiting,
+    )
+
+
+def _registry_health(status: ServiceStatus) -> RegistryHealth:
+    instruments = status.instruments
+    return RegistryHealth(
+        status="ok" if instruments.loaded_at is not None else "loading",
+        source=instruments.source,
+        is_stored=instruments.is_stored,
+        cached_instruments=instruments.instruments,
+        last_refresh=_iso(instruments.loaded_at),
+        last_error=instruments.last_error,
+        problems=dict(instruments.problems),
+    )
+
+
+def _plan_health(status: ServiceStatus) -> PlanHealth:
+    plan = status.plan
+    return PlanHealth(
+        wanted=plan.wanted,
+        planned=plan.planned,
+        unplaced=plan.unplaced,
+        unresolved=plan.unresolved,
+        stand_ins=plan.stand_ins,
+        capacity=plan.capacity,
+        utilisation_percent=dict(plan.utilisation_percent),
+        nearly_full=plan.nearly_full,
+        away=plan.away,
+        store_error=plan.store_error,
+        last_reload=plan.last_reload.reload_id if plan.last_reload else None,
+    )
+
+
+def _rebalance_health(status: ServiceStatus) -> RebalanceHealth:
+    rebalance = status.rebalance
+    return RebalanceHealth(
+        run_at=_iso(rebalance.run_at),
+        added=rebalance.added,
+        removed=rebalance.removed,
+        unpriced=rebalance.unpriced,
+        unknown=rebalance.unknown,
+        error=rebalance.error,
+    )
+
+
+def _tokens_health(accounts: tuple[AccountStatus, ...], now: float) -> TokensHealth:
+    return TokensHealth(
+        running=False,
+        timezone="Asia/Kolkata",
+        managed_accounts=len(accounts),
+        tokens=[
+            TokenHealth(
+                account_id=account.account_id,
+                expires_at=_iso(account.expires_at),
+                minutes_until_expiry=_minutes_until(account.expires_at, now),
+                is_valid=_is_valid(account),
+                error=account.error,
+            )
+            for account in accounts
+        ],
+    )
+
+
+def _is_valid(account: AccountStatus) -> bool:
+    return account.token_state == "valid"  # noqa: S105 - a state, not a token
+
+
+def _minutes_until(expires_at: float | None, now: float) -> int | None:
+    return None if expires_at is None else max(0, int((expires_at - now) // 60))
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds")
