@@ -1,12 +1,13 @@
 """Frames to snapshots: the engine in a worker thread, one batch at a time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
 from ticker.engine import Engine, Enriched
+from ticker.instruments.registry import InstrumentRegistry
 from ticker.messages import Frame, SnapshotBatch
 from ticker.metrics import Metrics
 from ticker.status import EngineStatus
@@ -16,6 +17,16 @@ FRAMES_MAX: Final = 256
 
 BYTES_MAX: Final = 512 * 1024
 """A batch takes no further frame beyond this: 2,800 full packets, some 2 ms of one core."""
+
+_KEPT_OUT: Final = frozenset({"market_open", "market_closed"})
+"""Reasons of ticks that nothing is wrong with: the other side speaks for their instrument."""
+
+Tap = Callable[[Sequence[Frame], InstrumentRegistry], None]
+"""Takes the frames of a batch, and the instruments that it was looked up in."""
+
+
+def ignore_frames(frames: Sequence[Frame], registry: InstrumentRegistry) -> None:
+    """A tap that is closed."""
 
 
 async def enrich(
@@ -27,14 +38,15 @@ async def enrich(
     metrics: Metrics,
     report: Callable[[EngineStatus], None],
     wall_clock: Callable[[], float] = time.time,
+    tap: Tap = ignore_frames,
     frames_max: int = FRAMES_MAX,
 ) -> None:
     """Turn frames into batches of payloads until ``frames`` is closed and empty.
 
     A frame is taken as soon as it is there. While the engine is at work, what arrives forms the
     next batch, so that batches grow with the load and nothing waits for a timer. Both channels
-    are closed at the end. ``report`` gets the totals after each batch. ``wall_clock``: UNIX
-    seconds.
+    are closed at the end. ``report`` gets the totals after each batch, ``tap`` the batch itself;
+    neither may wait. ``wall_clock``: UNIX seconds.
 
     Cancellation takes effect once the batch in hand is priced; if it can then not be sent, its
     ticks are counted as dropped, reason ``shutdown``. Raises BrokenResourceError if the reader
@@ -47,6 +59,7 @@ async def enrich(
             enriched = await trio.to_thread.run_sync(
                 engine.process, batch, wall_clock(), limiter=limiter
             )
+            tap(batch, engine.registry)
             recorder.record(batch, enriched, wall_clock())
             report(recorder.status)
             if enriched.snapshots is not None:
@@ -110,7 +123,8 @@ class _Recorder:
         for (connection, reason), count in enriched.dropped.items():
             shard = (connection.account_id, str(connection.shard))
             metrics.feed_dropped.labels(*shard, reason).inc(count)
-            metrics.processing_errors.labels(reason).inc(count)
+            if reason not in _KEPT_OUT:
+                metrics.processing_errors.labels(reason).inc(count)
         for kind, count in enriched.anomalies.items():
             metrics.wire_anomalies.labels(kind).inc(count)
         for rule, count in enriched.violations.items():

@@ -11,11 +11,11 @@ import trio
 
 from ticker.circuit_breaker import BreakerPolicy, CircuitBreaker
 from ticker.errors import PublishError, RedisReplyError, RedisTimeoutError
-from ticker.messages import Gap, SnapshotBatch
+from ticker.messages import Event, SnapshotBatch
 from ticker.metrics import Metrics
-from ticker.outbox import Outbox, Parcel
 from ticker.publishers.accounting import PublishAccounting, error_kind
 from ticker.publishers.events import PendingEvents
+from ticker.publishers.outbox import Outbox, Parcel
 from ticker.publishers.outputs import Outputs
 from ticker.publishers.pace import Pace
 from ticker.publishers.redis import RedisConnection, load_tls, open_redis, parse_redis_url
@@ -53,7 +53,7 @@ class PublishPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 async def publish(
     snapshots: trio.MemoryReceiveChannel[SnapshotBatch],
-    gaps: trio.MemoryReceiveChannel[Gap],
+    events: trio.MemoryReceiveChannel[Event],
     *,
     url: str,
     prefix: str,
@@ -62,7 +62,7 @@ async def publish(
     report: Callable[[PublisherStatus], None],
     wall_clock: Callable[[], float],
 ) -> None:
-    """Publish every batch, and every gap on ``{prefix}:events``, until ``snapshots`` is closed.
+    """Publish every batch, and every event on ``{prefix}:events``, until ``snapshots`` is closed.
 
     Both channels are read at once, whatever Redis does. While it keeps up, messages go out in
     order and none is left out; while it is slow or away, the newest per instrument is kept and
@@ -77,20 +77,20 @@ async def publish(
     parse_redis_url(url)
     sender = _Sender(prefix, policy, PublishAccounting(metrics), report, wall_clock)
     # closed without a checkpoint after the last look into them, or a sender might slip in between
-    with snapshots, gaps:
+    with snapshots, events:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(sender.run, url)
-                nursery.start_soon(_receive_gaps, gaps, sender)
+                nursery.start_soon(_receive_events, events, sender)
                 async for batch in snapshots:
                     sender.add(batch)
-                _receive_rest(gaps, sender.add_gap)
+                _receive_rest(events, sender.add_event)
                 with trio.move_on_after(policy.drain_timeout_s):
                     await sender.wait_empty()
                 nursery.cancel_scope.cancel()
         finally:
             _receive_rest(snapshots, sender.add)
-            _receive_rest(gaps, sender.add_gap)
+            _receive_rest(events, sender.add_event)
             sender.drop_rest()
 
 
@@ -100,9 +100,9 @@ def _receive_rest(channel: trio.MemoryReceiveChannel[T], take: Callable[[T], Non
             take(channel.receive_nowait())
 
 
-async def _receive_gaps(gaps: trio.MemoryReceiveChannel[Gap], sender: "_Sender") -> None:
-    async for gap in gaps:
-        sender.add_gap(gap)
+async def _receive_events(events: trio.MemoryReceiveChannel[Event], sender: "_Sender") -> None:
+    async for event in events:
+        sender.add_event(event)
 
 
 class _Sender:
@@ -144,14 +144,14 @@ class _Sender:
             self._conflate()
         self._arrived.set()
 
-    def add_gap(self, gap: Gap) -> None:
-        """Take a gap event; never waits."""
-        self._events.add(gap)
+    def add_event(self, event: Event) -> None:
+        """Take an event; never waits."""
+        self._events.add(event)
         self._arrived.set()
 
     async def wait_empty(self) -> None:
         """Return when nothing waits and nothing is under way."""
-        while self._outbox or self._events.feed_gaps or self._in_flight:
+        while self._outbox or self._events.waiting or self._in_flight:
             self._settled = trio.Event()
             await self._settled.wait()
 
@@ -197,24 +197,24 @@ class _Sender:
         if oldest_at is not None and began_at - oldest_at > self._policy.pending_age_max_s:
             self._conflate()
         seqs = self._outbox.seq_range() if self._events.is_outage else None
-        gaps = self._events.take(self._wall_clock(), seqs)
+        told = self._events.take(self._wall_clock(), seqs)
         parcel = self._outbox.take(self._pace.limit)
-        self._in_flight = len(gaps) + parcel.size
+        self._in_flight = len(told) + parcel.size
         extras, extra_count = self._outputs.pack(parcel)
         events = b"".join(
-            pack("PUBLISH", self._events_channel, msgspec.json.encode(gap)) for gap in gaps
+            pack("PUBLISH", self._events_channel, msgspec.json.encode(event)) for event in told
         )
         commands = parcel.commands()
         if events or extras:
             commands = b"".join((events, commands, extras))
-        replies = Replies(len(gaps) + parcel.size + extra_count)
+        replies = Replies(len(told) + parcel.size + extra_count)
         try:
             await connection.send(commands, replies)
         except RedisTimeoutError:
             self._pace = self._pace.timed_out(replies)
             raise
         finally:
-            self._settle(gaps, parcel, replies, trio.current_time() - began_at)
+            self._settle(told, parcel, replies, trio.current_time() - began_at)
         if error := replies.state_error():
             raise error
         if len(replies.refusals) == replies.expected:
@@ -223,10 +223,12 @@ class _Sender:
             self._pace = self._pace.succeeded(parcel.size, replies)
         self._succeeded()
 
-    def _settle(self, gaps: list[Gap], parcel: Parcel, replies: Replies, elapsed_s: float) -> None:
+    def _settle(
+        self, told: list[Event], parcel: Parcel, replies: Replies, elapsed_s: float
+    ) -> None:
         """Account for each message of a batch; what has no answer goes back."""
-        self._events.settle(gaps, replies)
-        first = len(gaps)
+        self._events.settle(told, replies)
+        first = len(told)
         answered, back = parcel.split(max(replies.answered - first, 0))
         acknowledged = answered
         if replies.refusals:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.ticks import WORDS, Int32Array, PacketKind, Row, UInt8Array, UInt32Array
 
 NO_SLOT: Final = -1
@@ -28,6 +28,8 @@ _RETIRED: Final = 0
 """Token of a retired slot; no instrument has it."""
 _TIMES: Final = ("traded_at", "quoted_at")
 """Columns that ages are reckoned from. ``received_at`` is told as the clock then said."""
+_UNKNOWN: Final = (*_TIMES, "received_at", "quote", "half_spread", "greeks", "priced_from")
+"""Columns of what ticks tell, NaN before the first."""
 
 
 class InstrumentClass(IntEnum):
@@ -145,7 +147,7 @@ class Board:
         row["is_call"] = instrument.instrument_type == "CE"
         row["may_be_negative"] = instrument.is_future and instrument.exchange in ("MCX", "NCO")
         row["group"] = row["underlying"] = row["source"] = -1
-        for name in (*_TIMES, "received_at", "quote", "half_spread", "greeks", "priced_from"):
+        for name in _UNKNOWN:
             row[name] = np.nan
         self.instruments.append(instrument)
         self.amend(slot, instrument, text)
@@ -167,6 +169,15 @@ class Board:
         row = self.rows[slot]
         row["token"] = _RETIRED
         row["group"] = -1
+
+    def forget(self, slots: Int32Array) -> None:
+        """Make these as they were before their first tick. ``slots``: int32 (k,)."""
+        for name in _UNKNOWN:
+            self.rows[name][slots] = np.nan
+        for name in ("known", "kind", "status"):
+            self.rows[name][slots] = 0
+        self.rows["source"][slots] = -1
+        self.words[slots] = 0
 
     def live(self) -> list[tuple[int, Instrument]]:
         """Slots that are not retired, and what they hold."""

@@ -14,15 +14,16 @@ from typing import Final
 
 import numpy as np
 
-from ticker.board import Board, InstrumentClass, apply_ticks
+from ticker.board import Board, InstrumentClass, Known, apply_ticks
+from ticker.calendar.market_hours import expiry_at
 from ticker.greeks.chains import Chains
 from ticker.greeks.forward import ForwardSource
 from ticker.greeks.pricing import STATUS_NAMES, Pricer, Profile
-from ticker.instruments import InstrumentRegistry
+from ticker.instruments.registry import InstrumentRegistry
 from ticker.intake import Accepted, DropReason, ExpiryAt, Intake
 from ticker.kite.wire import decode_frames
-from ticker.market_hours import expiry_at
 from ticker.messages import ConnectionId, Frame, SnapshotBatch
+from ticker.mock_market.gate import MockGate
 from ticker.rehearsal import ACT_S, OPENS_AT, create_acts, create_cast, expires_at
 from ticker.settings import Settings
 from ticker.snapshots import Messages, SnapshotFormatter
@@ -34,6 +35,7 @@ _FULL: Final = int(PacketKind.FULL)
 _INDEX: Final = int(InstrumentClass.INDEX)
 _OPTION: Final = int(InstrumentClass.OPTION)
 _LAST_PRICE: Final = int(Row.LAST_PRICE)
+_PRICE: Final = int(Known.PRICE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +65,25 @@ class Enriched:
     oldest_at: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Newest:
+    """An instrument's newest values. ``words``: int32 (46,), its packet, completed by earlier ones.
+
+    ``price``: rupees. ``forward``: of an option, what it is priced from, rupees, NaN if unknown.
+    ``is_mock``: they are not the market's.
+    """
+
+    price: float
+    words: Int32Array
+    forward: float
+    is_mock: bool
+
+
 class Engine:
     """The board, the chains and what is computed from them. One caller at a time.
 
-    See ``Intake``, ``Pricer`` and ``SnapshotFormatter`` for the arguments.
+    A payload says ``is_mock`` where its newest tick came in a mock frame, and where the whole
+    engine is told so. See ``Intake``, ``Pricer`` and ``SnapshotFormatter`` for the arguments.
     """
 
     def __init__(
@@ -81,17 +98,21 @@ class Engine:
         validates: bool = True,
         is_strict: bool = False,
         is_mock: bool = False,
+        mock_suffix: str = "",
+        gate: MockGate | None = None,
     ) -> None:
         self.board = Board()
-        self._chains = Chains()
+        self._is_mock = is_mock
+        self.chains = Chains()
         self._now = -math.inf
         self._intake = Intake(
             self.board,
-            self._chains,
+            self.chains,
             registry,
             expiry_at,
             validates=validates,
             is_strict=is_strict,
+            gate=gate,
         )
         self._pricer = Pricer(
             profile,
@@ -99,8 +120,17 @@ class Engine:
             reprice_interval_s=reprice_interval_s,
         )
         self._formatter = SnapshotFormatter(
-            channel_prefix, statuses=STATUS_NAMES, sources=_SOURCE_NAMES, is_mock=is_mock
+            channel_prefix,
+            statuses=STATUS_NAMES,
+            sources=_SOURCE_NAMES,
+            is_mock=is_mock,
+            mock_suffix=mock_suffix,
         )
+
+    @property
+    def registry(self) -> InstrumentRegistry:
+        """The instruments that the newest batch was looked up in."""
+        return self._intake.registry
 
     def process(self, frames: Sequence[Frame], now: float) -> Enriched:
         """Take frames in order of arrival; ``now``: UNIX seconds, what expiry is counted from.
@@ -112,14 +142,19 @@ class Engine:
         decoded = decode_frames([frame.data for frame in frames])
         with self.board.lock:
             self._follow_clock(now)
-            accepted = self._intake.accept(decoded.ticks, frames)
+            accepted = self._intake.accept(decoded.ticks, frames, now)
             started = time.perf_counter()
             messages = self._price(accepted, now)
             pricing_s = time.perf_counter() - started
         snapshots = None
         if len(messages):
             snapshots = self._formatter.format(
-                messages, self.board, self._chains.groups, accepted.connections, now
+                messages,
+                self.board,
+                self.chains.groups,
+                accepted.connections,
+                accepted.mocks,
+                now,
             )
         what = self.board.rows["instrument_class"][messages.slots]
         ticked = what[: messages.ticked]
@@ -138,6 +173,33 @@ class Engine:
             pricing_s=pricing_s,
             oldest_at=float(accepted.received_at.min()) if messages.ticked else math.nan,
         )
+
+    def is_mock(self, source: int) -> bool:
+        """Whether what came from this source of the board's rows is not the market's."""
+        return self._is_mock or self._intake.is_mock(source)
+
+    def newest(self, tokens: Sequence[int]) -> Mapping[int, Newest]:
+        """What is on record of these instruments between two batches, by token.
+
+        Left out is what has no price. Waits for the batch in hand, a few milliseconds: from async
+        code, call it in a worker thread.
+        """
+        board = self.board
+        with board.lock:
+            slots = board.find(np.array(tokens, np.uint32))
+            found = slots[slots >= 0]
+            found = found[(board.rows["known"][found] & _PRICE) != 0]
+            rows, words = board.rows[found], board.words[found]
+            groups = self.chains.groups
+            forwards = np.full(len(found), np.nan)
+            grouped = rows["group"] >= 0
+            forwards[grouped] = groups["forward"][rows["group"][grouped]]
+            mocks = [self._intake.is_mock(source) for source in rows["source"].tolist()]
+        prices = words[:, _LAST_PRICE] / rows["divisor"]
+        each = zip(
+            rows["token"].tolist(), prices.tolist(), words, forwards.tolist(), mocks, strict=True
+        )
+        return {token: Newest(*values) for token, *values in each}
 
     def warm_up(self) -> None:
         """Compile, or load from the cache, everything that ``process`` calls, and run it once.
@@ -170,7 +232,7 @@ class Engine:
             words,
             known,
         )
-        repriced = self._pricer.move_forwards(slots, board.rows, self._chains, now)
+        repriced = self._pricer.move_forwards(slots, board.rows, self.chains, now)
         if len(repriced):
             rows = board.rows[repriced]
             words = np.concatenate([words, board.words[repriced]])
@@ -179,7 +241,7 @@ class Engine:
             kinds = np.concatenate([kinds, rows["kind"]])
             known = np.concatenate([known, rows["known"]])
             received_at = np.concatenate([received_at, rows["received_at"]])
-        greeks, statuses = self._pricer.price(words, slots, board.rows, self._chains, now, ticked=n)
+        greeks, statuses = self._pricer.price(words, slots, board.rows, self.chains, now, ticked=n)
         return Messages(
             words, slots, sources, kinds, known, received_at, greeks, statuses, ticked=n
         )
@@ -188,7 +250,7 @@ class Engine:
         """Where the clock was set back, what is on record is set back too, and ages stay true."""
         if now < self._now:
             self.board.set_back(self._now - now)
-            self._chains.set_back(self._now - now)
+            self.chains.set_back(self._now - now)
         self._now = now
 
     def _prices(self, slots: Int32Array) -> Mapping[str, float]:
@@ -202,9 +264,15 @@ class Engine:
         }
 
 
-def create_engine(settings: Settings, registry: Callable[[], InstrumentRegistry]) -> Engine:
+def create_engine(
+    settings: Settings,
+    registry: Callable[[], InstrumentRegistry],
+    *,
+    gate: MockGate | None = None,
+) -> Engine:
     """An engine as configured. ``registry`` is asked for the instruments of now at each batch.
 
+    ``gate``: decides between the feed and the mock market; without one, every frame passes.
     Raises ConfigurationError if the file of market hours cannot be used.
     """
     until = partial(expiry_at, path=settings.market_hours_file)
@@ -219,6 +287,8 @@ def create_engine(settings: Settings, registry: Callable[[], InstrumentRegistry]
         validates=settings.tick_validation_enabled,
         is_strict=settings.tick_validation_strict,
         is_mock=settings.is_mock,
+        mock_suffix=settings.mock_channel_suffix,
+        gate=gate,
     )
 
 

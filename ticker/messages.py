@@ -1,6 +1,6 @@
 """Every message that crosses a channel. Frozen: what was sent is what is read."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -20,6 +20,9 @@ class ConnectionId(msgspec.Struct, frozen=True, gc=False):
     def __str__(self) -> str:
         return f"{self.account_id}/{self.shard}"
 
+
+MOCK_CONNECTION: Final = ConnectionId("mock", 0)
+"""What the mock market's frames are said to come from."""
 
 FeedState = Literal["idle", "connecting", "live", "backing_off", "waiting_for_token"]
 
@@ -69,6 +72,32 @@ class Gap(msgspec.Struct, frozen=True, tag="gap", tag_field="type"):
     to_seq: int | None = None
     conflated: int = 0
     ended: bool = True
+
+
+FeedSide = Literal["live", "mock", "silent"]
+"""Who speaks for a market segment: the broker's feed, the mock market, or nobody."""
+
+
+class MarketPhase(msgspec.Struct, frozen=True, tag="market_phase", tag_field="type"):
+    """What a segment does from ``ts`` on, published on ``{prefix}:events`` at every change.
+
+    ``phase``: a name of ``market_hours``, None where the calendar does not tell; then the segment
+    never counts as open, and the mock market keeps silent. ``feed``: whose ticks of the
+    segment's instruments are published. ``since``, ``until``: the phase's ends; all times are UNIX
+    seconds, None where the calendar does not tell.
+    """
+
+    segment: str
+    phase: str | None
+    is_open: bool
+    feed: FeedSide
+    ts: float
+    since: float | None = None
+    until: float | None = None
+
+
+Event = Gap | MarketPhase
+"""What is told on ``{prefix}:events``; ``type`` in the JSON object says which."""
 
 
 class SnapshotBatch(msgspec.Struct, frozen=True, gc=False):

@@ -22,8 +22,10 @@ from tests.ticker.synthetic import (
     payloads,
 )
 from ticker.engine import Engine
-from ticker.messages import Frame, SnapshotBatch
+from ticker.instruments.registry import InstrumentRegistry
+from ticker.messages import MOCK_CONNECTION, Frame, SnapshotBatch
 from ticker.metrics import Metrics
+from ticker.mock_market.gate import MockGate
 from ticker.status import EngineStatus
 from ticker.ticks import PacketKind
 
@@ -177,6 +179,36 @@ async def test_metrics_and_report_tell_what_was_done() -> None:
     [report] = bench.reports
     assert (report.decoded, report.batches) == (3, 1)
     assert report.last_tick_at == {"alpha": NOW, "beta": NOW + 0.5}
+
+
+async def test_mock_ticks_that_the_gate_keeps_out_are_counted_and_no_errors() -> None:
+    bench = Bench()
+    gate = MockGate(lambda underlying, now: False)
+    bench.engine = create_market_engine([FUTURE, INDEX], gate=gate)
+    mock = future_frame(2.0, connection=MOCK_CONNECTION)
+    bench.send.send_nowait(future_frame(1.0))
+    bench.send.send_nowait(Frame(mock.data, NOW, MOCK_CONNECTION, is_mock=True))
+    bench.send.close()
+    with trio.fail_after(5):
+        await bench.run()
+        assert [prices(batch) async for batch in bench.receive] == [[1.0]]
+    labels = {"account_id": "mock", "shard": "0"}
+    assert bench.sample("feed_ticks_decoded_total", **labels) == 1
+    assert bench.sample("feed_ticks_dropped_total", **labels, reason="market_open") == 1
+    assert bench.sample("tick_processing_errors_total", error_type="market_open") == 0
+
+
+async def test_the_tap_is_handed_each_batch_and_its_instruments() -> None:
+    bench = Bench()
+    taken: list[tuple[list[Frame], InstrumentRegistry]] = []
+    frames = [future_frame(1.0), Frame(b"\0", NOW, ALPHA), future_frame(2.0)]
+    for frame in frames:
+        bench.send.send_nowait(frame)
+    bench.send.close()
+    with trio.fail_after(5):
+        await bench.run(frames_max=2, tap=lambda batch, known: taken.append(([*batch], known)))
+    assert [batch for batch, _ in taken] == [frames[:2], frames[2:]]
+    assert all(known.by_token(FUTURE.instrument_token) == FUTURE for _, known in taken)
 
 
 async def test_cancelled_with_a_batch_in_hand_its_ticks_are_counted() -> None:

@@ -19,7 +19,7 @@ from tests.ticker.synthetic import (
     process,
 )
 from ticker.board import NO_SLOT, Board, InstrumentClass
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.ticks import PacketKind, Row
 
 
@@ -192,3 +192,18 @@ def test_the_copy_is_the_readers_own() -> None:
     before = engine.board.read(np.zeros(1, np.int32))
     process(engine, [Packet(future, 26_000.0)])
     assert before.words[0, Row.LAST_PRICE] == 25_000_00
+
+
+def test_what_is_forgotten_is_as_if_nothing_had_ticked() -> None:
+    board = Board()
+    slots = np.array([add(board, each) for each in create_chain([24_000, 24_050])], np.int32)
+    rows, words = board.rows[slots].copy(), board.words[slots].copy()
+    told = ("received_at", "traded_at", "quote", "half_spread", "quoted_at", "greeks")
+    for name in (*told, "priced_from", "source", "known", "kind", "status"):
+        board.rows[name][slots] = 7
+    board.words[slots] = 7
+    board.forget(slots[:2])
+    assert board.rows[slots[:2]].tobytes() == rows[:2].tobytes()
+    assert (board.words[slots[:2]] == words[:2]).all()
+    assert (board.rows["traded_at"][slots[2:]] == 7).all()
+    assert (board.words[slots[2:]] == 7).all()

@@ -41,7 +41,7 @@ from ticker.engine import create_engine
 from ticker.errors import ConfigurationError
 from ticker.greeks.forward import update_forwards
 from ticker.greeks.pricing import Profile, gather_lanes, settle, sweep
-from ticker.instruments import InstrumentRegistry
+from ticker.instruments.registry import InstrumentRegistry
 from ticker.messages import Frame
 from ticker.settings import Settings
 from ticker.snapshots.formatter import format_messages

@@ -7,13 +7,14 @@ instruments are added and only read by the kernels in between, except for the gr
 
 import datetime as dt
 import math
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ticker.board import NO_SLOT, InstrumentClass, RowArray
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.ticks import Int32Array
 
 GROUP: Final = np.dtype(
@@ -42,6 +43,9 @@ GROUP: Final = np.dtype(
 )
 PAIR: Final = np.dtype([("strike", "f8"), ("call", "i4"), ("put", "i4")], align=True)
 
+_TOLD: Final = ("forward", "forward_at", "doubt", "carried")
+"""Columns of what ticks tell, NaN before the first."""
+
 _COMMODITY_EXCHANGES: Final = frozenset({"MCX", "NCO"})
 _SPOT_RANKS: Final = {"INDICES": 0, "NSE": 1, "BSE": 2}
 """An index before a share, NSE before BSE, where several go by the underlying's name."""
@@ -52,7 +56,7 @@ class Chains:
 
     ``groups``: ``GROUP`` (g,); ``pairs``: ``PAIR`` (p,), by group and strike; ``members``: int32
     slots of all options by group; ``is_touched``: uint8 (u,), scratch of the forward kernel, by
-    underlying.
+    underlying. ``names``: of underlyings, by number.
     """
 
     def __init__(self) -> None:
@@ -60,6 +64,7 @@ class Chains:
         self.pairs: npt.NDArray[Any] = np.zeros(0, PAIR)
         self.members: Int32Array = np.zeros(0, np.int32)
         self.is_touched: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.names: list[str] = []
         self._underlyings: dict[str, int] = {}
         self._groups: dict[tuple[str, dt.date | None, str], int] = {}
         self._spots: dict[int, list[tuple[int, int]]] = {}  # underlying -> ranks, slots
@@ -71,6 +76,8 @@ class Chains:
         """Sort an instrument in; sets ``group`` and ``underlying`` of its board row."""
         name = instrument.underlying
         underlying = self._underlyings.setdefault(name, len(self._underlyings))
+        if underlying == len(self.names):
+            self.names.append(name)
         row["underlying"] = underlying
         self._untied.add(underlying)
         if instrument.is_option:
@@ -95,6 +102,13 @@ class Chains:
             self._futures[key] = [future for future in futures if future[1] != slot]
         spots = self._spots.get(underlying, [])
         self._spots[underlying] = [spot for spot in spots if spot[1] != slot]
+
+    def forget(self, underlyings: Collection[int]) -> None:
+        """Let these have no forward, and nothing that was carried, until they tick again."""
+        of = np.flatnonzero(np.isin(self.groups["underlying"], list(underlyings)))
+        for name in _TOLD:
+            self.groups[name][of] = np.nan
+        self.groups["source"][of] = self.groups["has_moved"][of] = 0
 
     def set_back(self, seconds: float) -> None:
         """Follow a clock that was set back: forwards stay as old as they are."""
@@ -132,7 +146,7 @@ class Chains:
         row["underlying"] = underlying
         row["expires_at"] = expires_at
         row["bears_carry"] = exchange not in _COMMODITY_EXCHANGES
-        for name in ("forward", "forward_at", "doubt", "carried", "carrier_expires_at"):
+        for name in (*_TOLD, "carrier_expires_at"):
             row[name] = np.nan
         row["swept_at"] = -math.inf
         for name in ("spot", "future", "carrier"):

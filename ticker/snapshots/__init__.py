@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ticker.board import Board, InstrumentClass
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.messages import ConnectionId, SnapshotBatch
 from ticker.snapshots.formatter import MESSAGE_MAX, MESSAGE_SLACK, NAME_WIDTH, format_messages
 from ticker.ticks import FloatArray, Int32Array, UInt8Array
@@ -91,7 +91,8 @@ def create_names(names: Sequence[str | None]) -> UInt8Array:
 class SnapshotFormatter:
     """Turns batches of messages into ``SnapshotBatch``es; counts the sequence number.
 
-    ``statuses`` and ``sources`` name the codes of Greeks and forwards.
+    ``statuses`` and ``sources`` name the codes of Greeks and forwards. ``is_mock``: every message
+    is mock, whatever its source. ``mock_suffix``: appended to the channels of mock messages.
     """
 
     def __init__(
@@ -101,11 +102,14 @@ class SnapshotFormatter:
         statuses: Sequence[str],
         sources: Sequence[str | None],
         is_mock: bool = False,
+        mock_suffix: str = "",
         first_seq: int = 1,
     ) -> None:
         self._heads = (
             _command_head(f"{channel_prefix}:options"),
             _command_head(f"{channel_prefix}:underlying"),
+            _command_head(f"{channel_prefix}:options{mock_suffix}"),
+            _command_head(f"{channel_prefix}:underlying{mock_suffix}"),
         )
         self._status_names = create_names(statuses)
         self._source_names = create_names(sources)
@@ -120,9 +124,11 @@ class SnapshotFormatter:
         board: Board,
         groups: npt.NDArray[Any],
         connections: tuple[ConnectionId, ...],
+        mocks: UInt8Array,
         now: float,
     ) -> SnapshotBatch:
-        """Write all messages. ``connections``: what ``messages.sources`` index.
+        """Write all messages. ``connections``: what ``messages.sources`` index; ``mocks``: uint8
+        (c,), which of these are mock.
 
         The buffer is new for each batch, because it lives until it is published.
         """
@@ -133,7 +139,7 @@ class SnapshotFormatter:
         accounts, account_ends = self._accounts
         board_rows = board.rows
         texts = board_rows["text_end"][messages.slots] - board_rows["text_start"][messages.slots]
-        bound = n * (MESSAGE_MAX + self._heads[1].size + accounts.size) + int(texts.sum())
+        bound = n * (MESSAGE_MAX + self._heads[3].size + accounts.size) + int(texts.sum())
         buffer = np.empty(bound + MESSAGE_SLACK, np.uint8)
         starts = np.empty(n + 1, np.int64)
         payload_starts = np.empty(n, np.int64)
@@ -165,7 +171,7 @@ class SnapshotFormatter:
             self._source_names,
             now,
             first_seq,
-            self._is_mock,
+            np.ones_like(mocks) if self._is_mock else mocks,
         )
         sources, received_at = messages.sources, messages.received_at
         if messages.ticked < n:

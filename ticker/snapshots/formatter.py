@@ -462,21 +462,22 @@ def format_messages(
     board_words: Int32Array,
     texts: Bytes,
     groups: npt.NDArray[Any],
-    heads: tuple[Bytes, Bytes],
+    heads: tuple[Bytes, Bytes, Bytes, Bytes],
     accounts: Bytes,
     account_ends: npt.NDArray[np.int64],
     status_names: Bytes,
     source_names: Bytes,
     now: float,
     first_seq: int,
-    is_mock: bool,
+    mocks: UInt8Array,
 ) -> None:
     """Write n messages back to back and where each lies; see ``SnapshotBatch`` for the arrays.
 
     ``ticks``: int32 (n, 46), completed by the board; ``greeks``: float64 (9, n). Messages from
     ``ticked`` on are re-pricings. ``heads``: the command up to ``$`` of the payload, for options
-    and for underlyings. ``sources`` index ``account_ends``, the ends of JSON strings in
-    ``accounts``. The buffer must hold ``MESSAGE_MAX`` and the variable parts for each.
+    and for underlyings, then both again for mock messages. ``sources`` index ``mocks``, 1 where
+    frames are mock, and ``account_ends``, the ends of JSON strings in ``accounts``. The buffer
+    must hold ``MESSAGE_MAX`` and the variable parts for each.
     """
     at = 0
     gap = 6  # digits of the last payload's length, and a line end
@@ -486,7 +487,11 @@ def format_messages(
         kind = kinds[i]
         decimals = row["decimals"]
         is_index = row["instrument_class"] == _INDEX
-        head = heads[1] if is_index else heads[0]
+        is_mock = mocks[sources[i]] != 0
+        if is_mock:
+            head = heads[3] if is_index else heads[2]
+        else:
+            head = heads[1] if is_index else heads[0]
         starts[i] = at
         head_end = _copy(buffer, at, head, 0, np.intp(len(head)))
         begin = head_end + gap

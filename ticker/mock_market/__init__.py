@@ -1,0 +1,1 @@
+"""Prices outside market hours: a private, mutable market inside, immutable snapshots outside."""
