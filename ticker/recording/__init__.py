@@ -1,0 +1,1 @@
+"""Raw frames in a file, and out of it again."""
