@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 # task_status is used where it is handed on (128), a checkpoint on every path, which is a library's
 # promise (900 and above).
 ASYNC_OPTIONS := --disable=ASYNC124,ASYNC127,ASYNC128,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913 \
-	--startable-in-context-manager=run_service,serve,serve_api,serve_simulator,service
+	--startable-in-context-manager=_run,keep_accounts,run_service,serve,serve_api,serve_control,serve_simulator,service
 
 .PHONY: help run test check bench lock clean
 

@@ -3,14 +3,14 @@
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import trio
 
 from nurseries.service import run_service
 from nurseries.show_status import show_status
-from ticker.local_market import open_market, open_redis_server
+from ticker.local.market import open_surroundings
 from ticker.logs import configure_logging
 from ticker.metrics import Metrics
 from ticker.settings import Settings
@@ -24,46 +24,59 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the process manager, and the terminal that was closed."""
 
 
-def run_until_signalled(settings: Settings) -> None:
-    """Run the service and, where not configured, its own Redis server and simulator.
+Serve = Callable[..., Awaitable[None]]
+"""As ``run_service``: settings, status and metrics; ``stop`` and ``task_status`` by name."""
+Show = Callable[[Settings, ServiceStatus, str], Awaitable[None]]
+"""What a person sees while it serves: settings, status and the API's URL; cancelled at the end."""
+
+
+def run_until_signalled(
+    settings: Settings, serve: Serve = run_service, show: Show = show_status
+) -> None:
+    """Run the service and, where not configured, its own servers and simulator.
 
     Returns after a signal to stop, once everything is drained and every child has ended.
     """
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    trio.run(_run, settings)
+    trio.run(_run, settings, serve, show)
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, serve: Serve, show: Show) -> None:
     stop = trio.Event()
     serving = trio.Event()
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey_signals, signals, stop, serving, nursery.cancel_scope)
-            async with open_redis_server(settings) as with_redis, open_market(with_redis) as ready:
+            async with open_surroundings(settings) as ready:
                 status = ServiceStatus(
                     started_at=time.time(),
                     environment=ready.environment,
                     account_ids=tuple(account.account_id for account in ready.accounts),
                 )
-                await _serve(ready, status, stop, serving)
+                await _serve(ready, status, stop, serving, serve, show)
             nursery.cancel_scope.cancel()
 
 
 async def _serve(
-    settings: Settings, status: ServiceStatus, stop: trio.Event, serving: trio.Event
+    settings: Settings,
+    status: ServiceStatus,
+    stop: trio.Event,
+    serving: trio.Event,
+    serve: Serve,
+    show: Show,
 ) -> None:
     metrics = Metrics()
 
     async def service(task_status: trio.TaskStatus[str]) -> None:
-        await run_service(settings, status, metrics, stop=stop, task_status=task_status)
+        await serve(settings, status, metrics, stop=stop, task_status=task_status)
         console.cancel()
 
     async with trio.open_nursery() as nursery:
         console = nursery.cancel_scope
         url: str = await nursery.start(service)
         serving.set()
-        nursery.start_soon(show_status, settings, status, url)
+        nursery.start_soon(show, settings, status, url)
 
 
 async def _obey_signals(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from ticker.local.market import LOCAL_KEY
 from ticker.settings import BROKER_API_ROOT, Settings
 from ticker.status import ServiceStatus
 
@@ -37,18 +38,32 @@ async def show_status(settings: Settings, status: ServiceStatus, url: str) -> No
 
 
 def announce(settings: Settings, url: str) -> Iterator[str]:
-    """Where the API, Redis and the broker are. Passwords are left out."""
-    redis = urlsplit(settings.redis_url or "")
+    """Where the API, Redis, PostgreSQL and the broker are. Passwords are left out.
+
+    The API key of a local market is shown: it is of this run, and nothing is behind it.
+    """
     broker = "the broker" if settings.kite_api_root == BROKER_API_ROOT else "simulator"
-    redis_url = redis._replace(netloc=redis.netloc.rpartition("@")[2]).geturl()
+    redis_url = _without_login(settings.redis_url or "")
+    yield f"{'API':>12}  {url}"
+    yield f"{'its manual':>12}  {url}/docs"
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    if key.startswith(LOCAL_KEY):
+        yield f"{'X-API-Key':>12}  {key}"
     for name, address in (
-        ("API", url),
         ("Redis", redis_url),
+        ("PostgreSQL", _without_login(settings.database_url or "")),
         (broker, settings.kite_api_root),
         ("channels", f"{settings.publish_channel_prefix}:options, :underlying, :events"),
         ("watch it", f"{_python()} -m ticker watch --redis-url {redis_url}"),
     ):
         yield f"{name:>12}  {address}"
+
+
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _python() -> str:

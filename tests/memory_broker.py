@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from ticker.credentials import Credentials
+from ticker.accounts.credentials import Credentials
 
 CREDENTIALS: Final = Credentials("key-CANARY", "token/CANARY+1 &x")
 HEARTBEAT: Final = b"\x00"

@@ -5,7 +5,8 @@ Every setting is an environment variable named like the field in upper case, or 
 and described by ``KITE_<ID>_API_KEY`` and ``KITE_<ID>_ACCESS_TOKEN``, or
 ``KITE_<ID>_ACCESS_TOKEN_FILE`` naming a file that is watched for a new token, or
 ``KITE_<ID>_API_SECRET`` for an account that logs in. A single account may use ``KITE_API_KEY``,
-``KITE_API_SECRET`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``. The database is
+``KITE_API_SECRET`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``. Further accounts
+are in the YAML file that ``KITE_ACCOUNTS_FILE`` names (``ticker.accounts.file``). The database is
 ``DATABASE_URL``, or the parts ``INSTRUMENT_DB_HOST``, ``_PORT``, ``_NAME``, ``_USER`` and
 ``_PASSWORD``.
 """
@@ -20,6 +21,7 @@ from urllib.parse import quote
 from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 
+from ticker.accounts.file import load_account_file
 from ticker.errors import ConfigurationError
 from ticker.settings import ACCOUNT_ID, AccountSettings, Settings
 
@@ -39,13 +41,13 @@ def load_settings(
     values = {key.upper(): text for key, text in dotenv_values(env_file).items() if text}
     given_values = os.environ if environ is None else environ
     values |= {key.upper(): text for key, text in given_values.items() if text}
-    fields = {
+    fields: dict[str, str | None] = {
         name: values[name.upper()] for name in Settings.model_fields if name.upper() in values
     }
     fields.setdefault("database_url", _database_url(values))
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings.model_validate({**fields, "accounts": _account_settings(values), **given})
+        return Settings.model_validate({**fields, "accounts": _accounts(values), **given})
     except ValidationError as error:
         raise ConfigurationError(_one_line(error)) from None
 
@@ -63,20 +65,42 @@ def _database_url(values: Mapping[str, str]) -> str | None:
     return f"postgresql://{login}@{address}:{values.get('INSTRUMENT_DB_PORT', '5432')}/{name}"
 
 
+def _accounts(values: Mapping[str, str]) -> tuple[AccountSettings, ...]:
+    """Those that ``KITE_ACCOUNTS`` names and those of ``KITE_ACCOUNTS_FILE``."""
+    named = _account_settings(values)
+    file = values.get("KITE_ACCOUNTS_FILE")
+    if not file:
+        return named
+    found = load_account_file(Path(file), values)
+    both = {account.account_id for account in named} & {account.account_id for account in found}
+    if both:
+        raise ConfigurationError(
+            f"KITE_ACCOUNTS_FILE: KITE_ACCOUNTS names {', '.join(sorted(both))} too"
+        )
+    return (*named, *found)
+
+
 def _account_settings(values: Mapping[str, str]) -> tuple[AccountSettings, ...]:
     names = [name.strip() for name in values.get("KITE_ACCOUNTS", "").split(",") if name.strip()]
     prefixes = {_prefix(name): name for name in dict.fromkeys(names)}
     if len(prefixes) < len(set(names)):
         raise ConfigurationError("KITE_ACCOUNTS: two of the names read the same variables")
-    if not names and (values.get("KITE_API_KEY") or values.get("KITE_ACCESS_TOKEN")):
-        prefixes = {"KITE": "primary"}
+    # an accounts file may be filled in from variables that are called like an account's own
+    if not values.get("KITE_ACCOUNTS_FILE"):
+        if not names and (values.get("KITE_API_KEY") or values.get("KITE_ACCESS_TOKEN")):
+            prefixes = {"KITE": "primary"}
+        _require_named(values, prefixes)
+    return tuple(_account(name, prefix, values) for prefix, name in prefixes.items())
+
+
+def _require_named(values: Mapping[str, str], prefixes: Mapping[str, str]) -> None:
+    """A credential of no account is a name misspelt somewhere."""
     for variable in values:
         found = _CREDENTIAL.fullmatch(variable)
         if found and found[1] not in prefixes:
             raise ConfigurationError(
                 f"{variable} is set, but KITE_ACCOUNTS does not name its account"
             )
-    return tuple(_account(name, prefix, values) for prefix, name in prefixes.items())
 
 
 def _prefix(account_id: str) -> str:

@@ -21,6 +21,7 @@
     │   └── RedisReplyError          the server answered with an error
     ├── StoreError               the API answers 503; what runs goes on from memory
     │   └── StoreUnavailableError    PostgreSQL is away, frozen, read-only, full or too slow
+    │       └── StoreBusyError           it is there; this call did not get its turn in time
     ├── RequestError             TOLD to the caller as a 4xx problem that names the field
     │   ├── UnknownInstrumentError   no such token or symbol among the instruments
     │   ├── UnknownAccountError      no such account

@@ -9,6 +9,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ticker.control_metrics import ControlMetrics
+
 _TICK_LATENCY: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 _SHORT_LATENCY: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 _AGES: Final = (
@@ -28,6 +30,7 @@ class Metrics:
         self._pricing()
         self._publishing()
         self._feeds()
+        self.control = ControlMetrics(self.registry)
 
     def _accounting(self) -> None:
         """``decoded = published + conflated + dropped`` for each connection, when all is quiet."""
@@ -173,7 +176,7 @@ class Metrics:
         )
         self.gaps_dropped = Counter(
             "feed_gaps_dropped_total",
-            "Gap events that will not be published: overflow, refused or shutdown",
+            "Gaps and market phases that will not be published: overflow, refused or shutdown",
             ("reason",),
             registry=registry,
         )

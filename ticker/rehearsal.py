@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from ticker.instruments import Instrument, InstrumentRegistry
+from ticker.instruments.registry import Instrument, InstrumentRegistry
 from ticker.kite.wire import encode_frame
 from ticker.messages import ConnectionId, Frame
 from ticker.ticks import WORDS, PacketKind, Row, TickBatch

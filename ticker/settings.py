@@ -16,17 +16,18 @@ from pydantic import (
     model_validator,
 )
 
-from ticker.instruments import TickMode
+from ticker.instruments.registry import TickMode
 
 BROKER_WS_ROOT: Final = "wss://ws.kite.trade"
 BROKER_API_ROOT: Final = "https://api.kite.trade"
 BROKER_LOGIN_ROOT: Final = "https://kite.zerodha.com"
 REAL_ENVIRONMENTS: Final = ("staging", "production", "prod", "live")
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
+DEFAULT_DATABASE_URL: Final = "postgresql://stocksblitz@localhost:5432/stocksblitz_unified"
 
 
-ACCOUNT_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,50}$")
-"""What an account may be called."""
+ACCOUNT_ID: Final = re.compile(r"^(?!mock$)[A-Za-z0-9_-]{1,50}$")
+"""What an account may be called; ``mock`` is what the mock market is called in metrics."""
 
 
 class AccountSettings(BaseModel):
@@ -70,6 +71,7 @@ class Settings(BaseModel):
     account_encryption_key_file: Path | None = None
 
     database_url: str | None = Field(None, repr=False)  # it may carry a password
+    database_dir: Path | None = None
     database_pool_size: int = Field(4, ge=1, le=100)
     database_connect_timeout_seconds: float = Field(5.0, gt=0)
     database_statement_timeout_seconds: float = Field(5.0, gt=0)
@@ -192,6 +194,11 @@ class Settings(BaseModel):
                     "the broker allows three sockets a key"
                 )
             keys[key] = account.account_id
+        if self.environment in REAL_ENVIRONMENTS and not (self.database_url or self.database_dir):
+            raise ValueError(
+                f"ENVIRONMENT is {self.environment}, but neither DATABASE_URL nor DATABASE_DIR is "
+                "set: subscriptions would end with the run"
+            )
         if self.environment in REAL_ENVIRONMENTS and self.is_local_market:
             raise ValueError(
                 f"ENVIRONMENT is {self.environment}, but neither KITE_ACCOUNTS, "

@@ -4,22 +4,19 @@ Nothing here decides anything. Every field is the newest frozen report of one wr
 miss one and never sees half of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
 
+from ticker.accounts.sessions import AccountStatus
+from ticker.instruments.refreshes import InstrumentsStatus
 from ticker.messages import ConnectionId, FeedStatus
+from ticker.mock_market.status import MockMarketStatus
+from ticker.planning.status import PlanStatus
+from ticker.planning.strikes import RebalanceStatus
 from ticker.publishers.status import PublisherStatus
-
-
-class CatalogueStatus(msgspec.Struct, frozen=True):
-    """The instruments in use. ``loaded_at``: UNIX seconds, None before the first load."""
-
-    instruments: int = 0
-    subscriptions: int = 0
-    loaded_at: float | None = None
-    last_error: str | None = None
+from ticker.stores.database import DatabaseStatus
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -32,19 +29,45 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
 
 class ServiceStatus:
-    """The newest report of every task."""
+    """The newest report of every task. ``account_ids``: of the accounts known before any report."""
 
     def __init__(
-        self, *, started_at: float, environment: str, account_ids: tuple[str, ...]
+        self, *, started_at: float, environment: str, account_ids: Iterable[str] = ()
     ) -> None:
         self.started_at = started_at
         self.environment = environment
-        self.account_ids = account_ids
         self.draining = False
-        self.catalogue = CatalogueStatus()
+        self.accounts = tuple(AccountStatus(name, "settings") for name in account_ids)
+        self.database: DatabaseStatus | None = None
+        self.instruments = InstrumentsStatus()
+        self.plan = PlanStatus()
+        self.rebalance = RebalanceStatus()
+        self.mock_market = MockMarketStatus()
         self.engine = EngineStatus()
         self.publisher = PublisherStatus()
         self.feeds: dict[ConnectionId, FeedStatus] = {}
+
+    @property
+    def account_ids(self) -> tuple[str, ...]:
+        return tuple(account.account_id for account in self.accounts)
+
+    def report_accounts(self, accounts: tuple[AccountStatus, ...]) -> None:
+        self.accounts = accounts
+
+    def report_database(self, status: DatabaseStatus) -> None:
+        self.database = status
+
+    def report_instruments(self, status: InstrumentsStatus) -> None:
+        self.instruments = status
+
+    def report_plan(self, status: PlanStatus) -> None:
+        self.plan = status
+
+    def report_rebalance(self, status: RebalanceStatus) -> None:
+        self.rebalance = status
+
+    def report_mock_market(self, status: MockMarketStatus) -> None:
+        self.mock_market = status
 
     def report_feed(self, status: FeedStatus) -> None:
         self.feeds[status.connection] = status
@@ -55,8 +78,11 @@ class ServiceStatus:
     def report_publisher(self, status: PublisherStatus) -> None:
         self.publisher = status
 
-    def report_catalogue(self, status: CatalogueStatus) -> None:
-        self.catalogue = status
+    def forget_account(self, account_id: str) -> None:
+        """Let go of the feeds of an account that has gone."""
+        gone = [feed for feed in self.feeds if feed.account_id == account_id]
+        for connection in gone:
+            del self.feeds[connection]
 
     def account_feeds(self, account_id: str) -> list[FeedStatus]:
         """The account's connections that have something to carry, by shard."""

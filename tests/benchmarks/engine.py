@@ -77,15 +77,15 @@ def _create_market(packets: int, frames: int) -> tuple[Engine, list[Frame]]:
 def _stages(engine: Engine, batch: list[Frame]) -> dict[str, Callable[[], object]]:
     data = [frame.data for frame in batch]
     ticks = decode_frames(data).ticks
-    accepted = engine._intake.accept(ticks, batch)
+    accepted = engine._intake.accept(ticks, batch, NOW)
     messages = engine._price(accepted, NOW)
-    groups = engine._chains.groups
+    groups = engine.chains.groups
     return {
         "decode": lambda: decode_frames(data),
-        "accept": lambda: engine._intake.accept(ticks, batch),
+        "accept": lambda: engine._intake.accept(ticks, batch, NOW),
         "price": lambda: engine._price(accepted, NOW),
         "format": lambda: engine._formatter.format(
-            messages, engine.board, groups, accepted.connections, NOW
+            messages, engine.board, groups, accepted.connections, accepted.mocks, NOW
         ),
         "all": lambda: engine.process(batch, NOW),
     }

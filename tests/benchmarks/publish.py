@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import trio
 
 from tests.batches import OPTIONS, create_batch
-from ticker.embedded import open_valkey
-from ticker.outbox import Outbox
+from ticker.local.valkey import open_valkey
+from ticker.publishers.outbox import Outbox
 from ticker.publishers.redis import RedisConnection, open_redis
 from ticker.publishers.resp import Replies
 

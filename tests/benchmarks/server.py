@@ -4,7 +4,7 @@ import signal
 
 import trio
 
-from ticker.embedded import open_valkey
+from ticker.local.valkey import open_valkey
 
 
 async def main() -> None:

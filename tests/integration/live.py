@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from nurseries.service import run_service
-from ticker.embedded import valkey_program
+from tests.postgres import open_test_url
+from ticker.accounts.secrets_box import create_encryption_key
+from ticker.local.valkey import valkey_program
 from ticker.metrics import Metrics
 from ticker.settings import AccountSettings, Settings
 from ticker.simulator.server import SimulatorAddress, serve_simulator
@@ -28,6 +31,9 @@ from ticker.simulator.simulation import SimulatorConfig
 from ticker.status import ServiceStatus
 
 Payload = Mapping[str, Any]
+
+API_KEY = "key-of-the-tests"
+ENCRYPTION_KEY = create_encryption_key()
 
 STOP_TIMEOUT_S = 10.0
 """A stopped service ends within this."""
@@ -76,6 +82,8 @@ class Live:
     metrics: Metrics
     redis: "RedisServer"
     api_url: str
+    api: httpx.AsyncClient
+    """A client of the API with the key that may do everything."""
     payloads: list[Payload]
     """What an independent redis-py subscriber has received so far."""
     events: list[Payload]
@@ -96,6 +104,11 @@ class Live:
             while not condition():  # noqa: ASYNC110 - a condition of many parts
                 await trio.sleep(0.02)
         return trio.current_time() - started_at
+
+    @property
+    def gaps(self) -> list[Payload]:
+        """The events that tell of holes."""
+        return [event for event in self.events if event["type"] == "gap"]
 
     def is_live(self) -> bool:
         return all(self.status.account_is_live(name) for name in self.status.account_ids)
@@ -131,16 +144,27 @@ class Live:
 
 @asynccontextmanager
 async def open_live(
-    *, accounts: int = 2, token_files: tuple[Path, ...] = (), rate: float = 4.0, **changes: object
+    *,
+    accounts: int = 2,
+    configured: int | None = None,
+    token_files: tuple[Path, ...] = (),
+    rate: float = 4.0,
+    wall_clock: Callable[[], float] = time.time,
+    **changes: object,
 ) -> AsyncIterator[Live]:
-    """Start everything, yield once every account is live and payloads arrive, stop in order."""
+    """Start everything, yield once every account is live and payloads arrive, stop in order.
+
+    ``configured``: how many of the simulator's accounts are in the settings; None: all.
+    """
     async with (
         open_redis_server() as server,
+        open_test_url(is_migrated=False) as database_url,
         open_simulator(accounts, rate) as (address, simulator),
     ):
-        settings = create_settings(simulator, address, token_files).model_copy(
-            update={"redis_url": server.url, **changes}
-        )
+        settings = create_settings(simulator, address, token_files)
+        known: dict[str, object] = {"redis_url": server.url, "database_url": database_url}
+        known["accounts"] = settings.accounts[:configured]
+        settings = settings.model_copy(update=known | changes)
         status = ServiceStatus(
             started_at=0.0,
             environment="test",
@@ -152,15 +176,24 @@ async def open_live(
         async with trio.open_nursery() as nursery:
 
             async def serve(task_status: trio.TaskStatus[str]) -> None:
-                await run_service(settings, status, metrics, stop=stop, task_status=task_status)
+                await run_service(
+                    settings,
+                    status,
+                    metrics,
+                    stop=stop,
+                    wall_clock=wall_clock,
+                    task_status=task_status,
+                )
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(subscribe, server.url, payloads, events)
             url: str = await nursery.start(serve)
-            live = Live(simulator, status, metrics, server, url, payloads, events)
-            await live.wait_for(live.is_live, 30)
-            await live.wait_ticks(1)
-            yield live
+            headers = {"X-API-Key": API_KEY}
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as api:
+                live = Live(simulator, status, metrics, server, url, api, payloads, events)
+                await live.wait_for(live.is_live, 30)
+                await live.wait_ticks(1)
+                yield live
             stop.set()
             with trio.fail_after(STOP_TIMEOUT_S):
                 await trio.sleep_forever()
@@ -228,12 +261,19 @@ def create_settings(
         port=0,
         kite_api_root=address.rest_url,
         kite_ws_root=address.ws_url,
+        kite_login_root=address.rest_url,
+        account_encryption_key=SecretStr(ENCRYPTION_KEY),
         otm_levels=5,
         option_expiry_window=2,
+        historical_days=0,
+        enable_mock_data=False,
+        api_key=SecretStr(API_KEY),
+        api_rate_limit_per_minute=100_000,
         accounts=tuple(
             AccountSettings(
                 account_id=f"a{number}",
                 api_key=SecretStr(account.api_key),
+                api_secret=SecretStr(account.api_secret),
                 access_token=None if token_files else SecretStr(account.access_token),
                 access_token_file=token_files[number] if token_files else None,
             )

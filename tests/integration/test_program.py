@@ -15,7 +15,7 @@ import httpx
 import pytest
 import redis
 
-from ticker.embedded import valkey_program
+from ticker.local.valkey import valkey_program
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def test_a_run_with_nothing_configured_is_a_complete_market() -> None:
         assert b"SIMULATED" in table.stdout
         assert b"NIFTY" in table.stdout
         servers = children_of(child.pid)
-        assert len(servers) == 2
+        assert len(servers) == 3, "Valkey, PostgreSQL, the simulator"
         started_at = time.monotonic()
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=15)

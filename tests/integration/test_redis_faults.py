@@ -13,8 +13,8 @@ import trio
 from tests.batches import create_batch
 from tests.publisher_rig import PREFIX, Rig, open_rig, wait_for, wall_clock
 from tests.redis_peers import Subscriber, open_slow_link
-from ticker.embedded import open_valkey_child
 from ticker.errors import ChildExitedError
+from ticker.local.valkey import open_valkey_child
 from ticker.publishers.redis import open_redis
 from ticker.publishers.resp import Replies, pack
 

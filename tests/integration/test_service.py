@@ -4,15 +4,16 @@ import datetime as dt
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
 import trio
 from vollib.black.greeks.analytical import vega as black_vega
 
-from nurseries import service
+from nurseries import bindings, serve_control
 from tests.integration.live import Live, Payload, open_live
 from ticker.simulator.sessions import create_accounts
 
@@ -114,8 +115,8 @@ async def test_a_silent_socket_is_noticed_and_everything_restored(fault: str) ->
         live_again_s = await live.wait_for(lambda: live.status.account_is_live("a0"))
         assert noticed_s + live_again_s <= 10
         assert (await live.simulator.tables())[first] == before[first], "tokens and modes"
-        await live.wait_for(lambda: len(live.events) >= 2)
-        opened, closed = live.events
+        await live.wait_for(lambda: len(live.gaps) >= 2)
+        opened, closed = live.gaps
         for gap in (opened, closed):
             assert (gap["type"], gap["account_id"], gap["reason"]) == ("gap", "a0", "silent")
             assert gap["instruments"] == len(before[first][0])
@@ -128,8 +129,8 @@ async def test_a_socket_with_heartbeats_but_no_ticks_is_not_taken_for_live() -> 
         await live.simulator.inject("mute", api_key=live.simulator.accounts[0].api_key)
         await live.wait_for(lambda: not live.status.account_is_live("a0"), 5)
         await live.wait_for(lambda: live.status.account_is_live("a0"), 5)
-        await live.wait_for(lambda: len(live.events) >= 2)
-        assert {gap["reason"] for gap in live.events} == {"silent"}
+        await live.wait_for(lambda: len(live.gaps) >= 2)
+        assert {gap["reason"] for gap in live.gaps} == {"silent"}
         assert live.status.account_feeds("a1")[0].reconnects == 0
 
 
@@ -195,7 +196,7 @@ async def test_a_frozen_redis_is_noticed_and_told_of() -> None:
         assert await live.wait_for(lambda: live.status.publisher.connected) <= 2
         await live.wait_ticks(200)
         await live.wait_quiet()
-        gap = next(row for row in live.events if row["reason"] == "redis")
+        gap = next(row for row in live.gaps if row["reason"] == "redis")
         assert gap["conflated"] > 0
         assert gap["from_seq"] < gap["to_seq"]
         for connection in live.connections():
@@ -249,36 +250,47 @@ def state(live: Live, account_id: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "task", ["enrich", "publish", "stream_account", "load_catalogue", "serve_api"]
+    ("module", "task"),
+    [
+        (bindings, "enrich"),
+        (bindings, "publish"),
+        (bindings, "stream_account"),
+        (bindings, "keep_accounts"),
+        (bindings, "keep_store"),
+        (bindings, "keep_api_keys"),
+        (bindings, "restore_switch"),
+        (bindings, "refresh_instruments"),
+        (bindings, "rebalance_strikes"),
+        (bindings, "reload"),
+        (bindings, "bootstrap_history"),
+        (bindings, "run_mock_market"),
+        (serve_control, "serve_api"),
+    ],
 )
 async def test_a_bug_in_any_task_ends_the_service(
-    task: str, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never half alive: whichever task fails, the tree falls, with the bug in its group."""
 
     class PlantedError(Exception):
         pass
 
-    real: Callable[..., object] = getattr(service, task)
+    real: Callable[..., Awaitable[object]] = getattr(module, task)
     bugs = trio.Event()
     failures = itertools.count()
 
     async def failing(*args: object, **kwargs: object) -> None:
-        async with trio.open_nursery() as nursery:
-            if task == "load_catalogue":
-                await real(*args, **kwargs)  # type: ignore[misc]
-            else:
-
-                async def run() -> None:
-                    await real(*args, **kwargs)  # type: ignore[misc]
-
-                nursery.start_soon(run)
+        async def fail() -> None:
             await bugs.wait()
             if next(failures) == 0:  # one account of two
                 raise PlantedError
 
-    monkeypatch.setattr(service, task, failing)
-    with pytest.RaisesGroup(PlantedError, flatten_subgroups=True), trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await real(*args, **kwargs)
+
+    monkeypatch.setattr(module, task, failing)
+    with pytest.RaisesGroup(PlantedError, flatten_subgroups=True), trio.fail_after(30):
         await run_until_bug(bugs)
 
 

@@ -5,7 +5,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.kite.wire import DECIMALS
 from ticker.ticks import PacketKind, Row
 

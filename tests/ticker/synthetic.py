@@ -11,7 +11,7 @@ import numpy as np
 from vollib.black import black
 
 from ticker.engine import Engine, Enriched
-from ticker.instruments import Instrument, InstrumentRegistry
+from ticker.instruments.registry import Instrument, InstrumentRegistry
 from ticker.kite.wire import DIVISORS, encode_frame
 from ticker.messages import ConnectionId, Frame, SnapshotBatch
 from ticker.ticks import WORDS, PacketKind, Row, TickBatch

@@ -27,7 +27,7 @@ from tests.ticker.synthetic import (
 )
 from ticker.engine import Engine
 from ticker.greeks.pricing import Profile
-from ticker.instruments import Instrument, InstrumentRegistry
+from ticker.instruments.registry import Instrument, InstrumentRegistry
 from ticker.ticks import PacketKind
 
 pytestmark = pytest.mark.usefixtures("compiled_engine")

@@ -23,7 +23,7 @@ from tests.ticker.synthetic import (
     process,
 )
 from ticker.greeks.pricing import STATUS_NAMES
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.messages import ConnectionId, SnapshotBatch
 from ticker.snapshots.formatter import MESSAGE_MAX, MESSAGE_SLACK, _put_float, _put_time
 from ticker.ticks import PacketKind, Row

@@ -14,7 +14,7 @@ from tests.ticker.synthetic import (
     create_share,
 )
 from ticker.engine import Enriched
-from ticker.instruments import Instrument
+from ticker.instruments.registry import Instrument
 from ticker.ticks import PacketKind, Row
 
 INDEX = create_index()
