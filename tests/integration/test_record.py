@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,13 +28,10 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def recording(
-    path: Path, *options: str, before: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    """A recorder of the local market; ``before``: what runs it."""
-    command = [sys.executable, "-m", "ticker", "record", str(path), "--port", "0", *options]
+def recording(path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A recorder of the local market."""
     child = subprocess.Popen(
-        [*before, *command],
+        [sys.executable, "-m", "ticker", "record", str(path), "--port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -159,9 +156,12 @@ def test_when_the_disk_is_full_the_service_goes_on_and_the_recorder_says_so(
 ) -> None:
     """A limit on the size of files stands for the full disk: both fail the write."""
     path = tmp_path / "market.tape"
-    limit = 160 * 1024
-    with recording(path, before=["prlimit", f"--fsize={limit}"]) as child:
+    with recording(path) as child:
         addresses = read_addresses(child.stdout)
+        wait_size(path, 1)
+        limit = path.stat().st_size + 160 * 1024
+        # of the recorder alone: its servers have been started
+        subprocess.run(["prlimit", f"--pid={child.pid}", f"--fsize={limit}"], check=True)
         assert child.stderr is not None
         deadline = time.monotonic() + 60
         while "recording_stopped" not in (line := child.stderr.readline()):

@@ -52,6 +52,10 @@ def simulate(
         float, typer.Option(min=0.01, max=10_000, help="Market seconds per second.")
     ] = 1.0,
     accounts: Annotated[int, typer.Option(min=1, max=50, help="How many accounts it knows.")] = 2,
+    market_hours: Annotated[
+        bool,
+        typer.Option("--market-hours", help="Keep the exchanges' hours; else never close."),
+    ] = False,
 ) -> None:
     """Run the Kite simulator alone: login, REST and market-data WebSocket on one port.
 
@@ -68,6 +72,7 @@ def simulate(
         rate=rate,
         speed=speed,
         accounts=create_accounts(seed, accounts),
+        market_hours=market_hours,
     )
     run_simulator(config, typer.echo)
 
