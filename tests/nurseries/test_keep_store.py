@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from nurseries.keep_store import keep_store
-from tests.postgres import open_postgres_server, open_test_url
+from tests.postgres import open_postgres_server, open_test_database, open_test_url
 from tests.publisher_rig import wait_for
 from ticker.errors import ConfigurationError, StoreUnavailableError
 from ticker.stores.database import Database, DatabaseStatus, open_database
@@ -30,7 +30,11 @@ class Watch:
 
     async def run(self, database: Database, interval_s: float = 0.2) -> None:
         await keep_store(
-            database, migrated=self.migrated, report=self.reports.append, interval_s=interval_s
+            database,
+            migrated=self.migrated,
+            market="simulated",
+            report=self.reports.append,
+            interval_s=interval_s,
         )
 
     def says(self, available: bool) -> Callable[[], bool]:
@@ -156,3 +160,11 @@ async def test_tables_of_a_newer_program_end_the_start_but_not_what_runs() -> No
             nursery.cancel_scope.cancel()
         with trio.fail_after(5), pytest.raises(ConfigurationError, match="9999_future"):
             await Watch().run(database)
+
+
+async def test_a_database_of_another_market_is_refused() -> None:
+    watch = Watch()
+    async with open_test_database() as database:
+        await RuntimeSettings(database).save("market", "real", by="test")
+        with pytest.raises(ConfigurationError, match="real market"):
+            await watch.run(database)

@@ -92,8 +92,8 @@ class AccountDesk:
     """Accounts of the settings can be seen here; those of the database can be changed too.
 
     Every coroutine raises StoreUnavailableError while PostgreSQL is away, and those that write
-    also if there is none, or no key to seal secrets with. A change takes effect in the running
-    streams at once, by ``changes``.
+    also if there is none; ConfigurationError if there is no key to seal secrets with. A change
+    takes effect in the running streams at once, by ``changes``.
     """
 
     def __init__(
@@ -215,8 +215,9 @@ class AccountDesk:
             row.api_key, row.access_token or "", issued_at, self._wall_clock()
         )
         session = self._sessions.value.get(row.account_id)
-        if session is not None and (session.credentials.value.issued_at or 0) > (issued_at or 0):
-            stored = session.credentials.value  # of a login that could not be stored
+        known = session.credentials.value if session is not None else stored
+        if known.api_key == row.api_key and (known.issued_at or 0) > (issued_at or 0):
+            stored = known  # of a login that could not be stored
         return AccountView(
             account_id=row.account_id,
             source="database",

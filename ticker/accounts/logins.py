@@ -14,6 +14,7 @@ from ticker.accounts.sessions import Session, Sessions
 from ticker.accounts.token_file import save_token
 from ticker.errors import (
     BrokerResponseError,
+    ConfigurationError,
     InvalidRequestError,
     StoreUnavailableError,
     UnknownAccountError,
@@ -54,7 +55,7 @@ class LoggedIn(msgspec.Struct, frozen=True):
 
 
 class Logins:
-    """Logs accounts in, one at a time each. ``login_root``: where the broker's page is."""
+    """Logs accounts in, one login at a time. ``login_root``: where the broker's page is."""
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ async def keep_token(
                     configured_hash=session.configured_hash,
                     issued_at=dt.datetime.fromtimestamp(issued_at, dt.UTC),
                 )
-        except (OSError, StoreUnavailableError) as error:
+        except (OSError, StoreUnavailableError, ConfigurationError) as error:
             log.warning("access_token_not_kept", error=type(error).__name__)
             return False
     return False

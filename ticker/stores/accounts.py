@@ -16,9 +16,9 @@ from psycopg.types.json import Jsonb
 from ticker.accounts.secrets_box import SecretBox
 from ticker.accounts.sessions import Source, fingerprint
 from ticker.errors import (
+    ConfigurationError,
     ConflictError,
     InvalidRequestError,
-    StoreUnavailableError,
     UnknownAccountError,
 )
 from ticker.stores.database import Database
@@ -57,7 +57,7 @@ class AccountRow:
 
 class AccountStore:
     """Every method raises StoreUnavailableError while PostgreSQL is away; those that write a
-    secret do so too without a key to seal it with.
+    secret raise ConfigurationError without a key to seal it with.
     """
 
     def __init__(self, database: Database, box: SecretBox | None) -> None:
@@ -67,12 +67,13 @@ class AccountStore:
     async def load_all(self) -> list[AccountRow]:
         """Every row by account id; one whose secrets cannot be opened says so in ``error``."""
 
-        def select(connection: psycopg.Connection[Any]) -> list[DictRow]:
+        def select(connection: psycopg.Connection[Any]) -> list[AccountRow]:
             cursor = connection.cursor(row_factory=dict_row)
             query = "SELECT * FROM trading_accounts ORDER BY account_id LIMIT %s"
-            return cursor.execute(query, (ACCOUNTS_MAX,)).fetchall()
+            # opened here, in the thread: a tenth of a millisecond for each account
+            return [self._open(row) for row in cursor.execute(query, (ACCOUNTS_MAX,))]
 
-        return [self._open(row) for row in await self._database.run(select, query_type="accounts")]
+        return await self._database.run(select, query_type="accounts")
 
     async def create(
         self,
@@ -239,9 +240,7 @@ class AccountStore:
         if not secrets:
             return {}
         if self._box is None:
-            raise StoreUnavailableError(
-                "no secret can be stored: ACCOUNT_ENCRYPTION_KEY is not set"
-            )
+            raise ConfigurationError("no secret can be stored: ACCOUNT_ENCRYPTION_KEY is not set")
         return {
             name: self._box.seal(str(secret), f"{account_id} {name}") if secret else None
             for name, secret in secrets.items()

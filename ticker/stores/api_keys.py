@@ -18,7 +18,12 @@ import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from ticker.errors import CapacityError, InvalidRequestError, UnknownItemError
+from ticker.errors import (
+    CapacityError,
+    InvalidRequestError,
+    StoreUnavailableError,
+    UnknownItemError,
+)
 from ticker.stores.database import Database
 
 Scope = Literal["read", "trade", "admin"]
@@ -60,10 +65,13 @@ class ApiKeyStore:
         self._database = database
         self._wall_clock = wall_clock
         self._good: Mapping[str, tuple[bytes, ApiKey]] = MappingProxyType({})
+        self._is_read = False
         self._used: dict[str, dt.datetime] = {}  # since the last refresh; at most one per good key
 
     def find(self, text: str) -> ApiKey | None:
         """The key whose text this is; None if there is none, or it is revoked or over.
+
+        Raises StoreUnavailableError for what may be a key as long as the table was never read.
 
         Takes the same time whichever part of a secret is wrong.
         """
@@ -72,6 +80,8 @@ class ApiKeyStore:
         secret = found[2] if found else ""
         is_right = hmac.compare_digest(expected, _hash(secret))
         now = self._now()
+        if not self._is_read and key is None and found:
+            raise StoreUnavailableError("the API keys have not been read yet")
         if not is_right or key is None or (key.expires_at is not None and key.expires_at <= now):
             return None
         self._used[key.id] = now
@@ -86,8 +96,10 @@ class ApiKeyStore:
         are KEYS_MAX keys already.
         """
         now = self._now()
-        if expires_at is not None and expires_at.year > YEAR_MAX:
-            raise InvalidRequestError(f"a key ends by {YEAR_MAX}", field="expires_at")
+        if expires_at is not None and not now.year <= expires_at.year <= YEAR_MAX:
+            raise InvalidRequestError(
+                f"a key ends between now and the year {YEAR_MAX}", field="expires_at"
+            )
         key = ApiKey(
             secrets.token_hex(8), name.strip(), tuple(dict.fromkeys(scopes)), now, None, None,
             expires_at and expires_at.astimezone(dt.UTC),
@@ -140,6 +152,7 @@ class ApiKeyStore:
         except BaseException:
             self._used = used | self._used
             raise
+        self._is_read = True
         if self._good is before:  # else a key was created or revoked while we read: next time
             self._good = MappingProxyType(
                 {row["id"]: (bytes(row["hash"]), _key(row)) for row in rows}

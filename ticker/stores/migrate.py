@@ -23,7 +23,7 @@ TIMEOUT_S: Final = 120.0
 """For one file: it may have to build an index, or to wait for another instance's."""
 
 CREATE_LEDGER: Final = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE schema_migrations (
     name TEXT PRIMARY KEY,
     digest TEXT NOT NULL,
     applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
@@ -64,7 +64,8 @@ def _apply_next(connection: psycopg.Connection[Any], texts: Mapping[str, str]) -
     """Apply the first file that is not applied; its name, None if there is none."""
     try:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
-        connection.execute(CREATE_LEDGER)
+        if connection.execute("SELECT to_regclass('schema_migrations')").fetchone() == (None,):
+            connection.execute(CREATE_LEDGER)  # which takes a right that is not needed otherwise
         rows = connection.execute("SELECT name, digest FROM schema_migrations").fetchall()
         applied = dict(rows)
         digests = {name: _digest(text) for name, text in texts.items()}
@@ -78,7 +79,12 @@ def _apply_next(connection: psycopg.Connection[Any], texts: Mapping[str, str]) -
         )
     except errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            f"the database's user may not change its tables: {error}".strip()
+            f"the database's user may not change its tables: {error.diag.message_primary}"
+        ) from error
+    except (errors.DuplicateTable, errors.DuplicateObject) as error:
+        raise ConfigurationError(
+            f"the database holds what is not this program's: {error.diag.message_primary}; "
+            "name a database of its own"
         ) from error
     return name
 

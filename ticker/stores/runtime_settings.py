@@ -25,6 +25,22 @@ class RuntimeSettings:
 
         return await self._database.run(load, query_type="load_runtime_setting")
 
+    async def claim(self, name: str, value: str) -> object:
+        """Save the value if there is none yet; returns what is kept."""
+
+        def claim(connection: psycopg.Connection[Any]) -> object:
+            connection.execute(
+                "INSERT INTO runtime_settings (name, value, updated_by) "
+                "VALUES (%s, %s, 'service') ON CONFLICT (name) DO NOTHING",
+                (name, Jsonb(value)),
+            )
+            row = connection.execute(
+                "SELECT value FROM runtime_settings WHERE name = %s", (name,)
+            ).fetchone()
+            return None if row is None else row[0]
+
+        return await self._database.run(claim, query_type="claim_runtime_setting")
+
     async def save(self, name: str, value: object, *, by: str) -> None:
         """Insert or replace. ``value``: whatever JSON can hold; ``by``: who switched it."""
 

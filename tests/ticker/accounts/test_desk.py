@@ -68,6 +68,17 @@ def new(account_id: str = "a", **values: Any) -> NewAccount:
 
 
 @pytest.mark.slow
+async def test_the_token_of_an_earlier_api_key_is_not_shown_as_the_new_ones() -> None:
+    async with open_rig() as rig:
+        await rig.desk.create(new())
+        at_work = Credentials("key-of-a-CANARY", "t" * 20, NOW.timestamp())
+        rig.sessions.set({"a": Session("a", Latest(at_work), source="database")})
+        assert (await rig.desk.load("a")).token_state == "valid"
+        changed = await rig.desk.update("a", AccountChange(api_key="another"))
+        assert (changed.access_token, changed.token_state) == (None, "missing")
+
+
+@pytest.mark.slow
 async def test_accounts_are_created_shown_changed_and_deleted() -> None:
     async with open_rig() as rig:
         created = await rig.desk.create(new(access_token="t" * 20, metadata={"n": 1}))

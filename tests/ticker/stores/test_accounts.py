@@ -8,7 +8,7 @@ import pytest
 from tests.postgres import open_test_database
 from ticker.accounts.secrets_box import SecretBox, create_encryption_key
 from ticker.accounts.sessions import fingerprint
-from ticker.errors import ConflictError, StoreUnavailableError, UnknownAccountError
+from ticker.errors import ConfigurationError, ConflictError, UnknownAccountError
 from ticker.stores.accounts import AccountRow, AccountStore
 from ticker.stores.database import Database
 
@@ -203,9 +203,9 @@ async def test_without_a_key_no_secret_is_stored_and_other_changes_are() -> None
         await create(AccountStore(database, BOX))
         store = AccountStore(database, None)
         for write in (create(store, "b"), keep(store, "c")):
-            with pytest.raises(StoreUnavailableError, match="ACCOUNT_ENCRYPTION_KEY"):
+            with pytest.raises(ConfigurationError, match="ACCOUNT_ENCRYPTION_KEY"):
                 await write
-        with pytest.raises(StoreUnavailableError, match="ACCOUNT_ENCRYPTION_KEY"):
+        with pytest.raises(ConfigurationError, match="ACCOUNT_ENCRYPTION_KEY"):
             await store.update("a", {"api_secret": "s"}, now=LATER)
         assert not (await store.update("a", {"is_active": False}, now=LATER)).is_active
         assert len(await store.load_all()) == 1

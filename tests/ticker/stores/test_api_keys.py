@@ -36,6 +36,7 @@ def create_store(database: Database, clock: Clock | None = None) -> ApiKeyStore:
 async def test_key_is_found_by_its_text_alone() -> None:
     async with open_test_database() as database:
         store = create_store(database)
+        await store.refresh()
         key, text = await store.create("dashboard", ["read", "read", "trade"])
         assert (key.name, key.scopes, key.created_at) == ("dashboard", ("read", "trade"), NOW)
         assert store.find(text) == key
@@ -69,6 +70,8 @@ async def test_secrets_are_neither_stored_nor_alike() -> None:
 async def test_other_instances_see_keys_and_revocations_with_their_next_refresh() -> None:
     async with open_test_database() as database:
         here, elsewhere = create_store(database), create_store(database)
+        await here.refresh()
+        await elsewhere.refresh()
         key, text = await here.create("n", ["read"])
         assert elsewhere.find(text) is None
         await elsewhere.refresh()
@@ -185,6 +188,10 @@ async def test_there_is_an_end_to_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         ("scopes", {"scopes": ["read", "root"]}),
         ("expires_at", {"expires_at": NOW}),
         ("expires_at", {"expires_at": dt.datetime.max.replace(tzinfo=dt.UTC)}),
+        (
+            "expires_at",
+            {"expires_at": dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=5)))},
+        ),
     ],
 )
 async def test_keys_that_make_no_sense_are_refused(field: str, values: dict[str, Any]) -> None:
@@ -193,3 +200,14 @@ async def test_keys_that_make_no_sense_are_refused(field: str, values: dict[str,
     with pytest.raises(InvalidRequestError) as caught:
         await store.create(given.pop("name"), given.pop("scopes"), **given)
     assert caught.value.field == field
+
+
+async def test_a_key_cannot_be_judged_before_the_table_was_read() -> None:
+    async with open_test_database() as database:
+        _, text = await create_store(database).create("dashboard", ["read"])
+        fresh = create_store(database)
+        with pytest.raises(StoreUnavailableError):
+            fresh.find(text)
+        assert fresh.find("nonsense") is None
+        await fresh.refresh()
+        assert fresh.find(text) is not None

@@ -1,5 +1,5 @@
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,22 @@ def load_seconds(connection: Connection) -> int:
     return connection.execute("SELECT FROM seconds").rowcount
 
 
+USER = """
+CREATE ROLE clerk LOGIN;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk;
+"""
+
+
+def execute(statement: str) -> Callable[[Connection], int]:
+    return lambda connection: connection.execute(statement.encode()).rowcount
+
+
+def load_url(connection: Connection) -> str:
+    """Where the connection leads, for the user ``clerk``."""
+    info = connection.info
+    return f"postgresql://clerk@/{info.dbname}?host={info.host}"
+
+
 def load_applied(connection: Connection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT name FROM schema_migrations ORDER BY 1")]
 
@@ -66,6 +82,40 @@ async def test_a_file_that_fails_leaves_nothing_and_those_before_it_stay(tmp_pat
         write(folder, **{"0002_second": SECOND})
         assert await migrate(database, folder=folder) == ["0002_second.sql"]
         assert await database.run(load_seconds) == 2
+
+
+async def test_a_user_who_may_change_no_tables_needs_that_only_for_another_file(
+    tmp_path: Path,
+) -> None:
+    folder = write(tmp_path, **{"0001_first": FIRST})
+    async with open_empty() as owner:
+        await migrate(owner, folder=folder)
+        await owner.run(execute(USER))
+        try:
+            limited = await owner.run(load_url)
+            async with open_database(limited, wall_clock=time.time) as database:
+                assert await migrate(database, folder=folder) == []
+                write(folder, **{"0002_second": SECOND})
+                with pytest.raises(ConfigurationError, match="may not change") as caught:
+                    await migrate(database, folder=folder)
+            assert "\n" not in str(caught.value)
+        finally:
+            await owner.run(execute("DROP OWNED BY clerk; DROP ROLE clerk"))
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ["CREATE TABLE firsts (name text)", "CREATE VIEW firsts AS SELECT 1"],
+)
+async def test_tables_of_another_program_are_not_taken_for_ours(
+    tmp_path: Path, foreign: str
+) -> None:
+    folder = write(tmp_path, **{"0001_first": FIRST})
+    async with open_empty() as database:
+        await database.run(execute(foreign))
+        with pytest.raises(ConfigurationError, match=r'"firsts" already exists') as caught:
+            await migrate(database, folder=folder)
+        assert "\n" not in str(caught.value)
 
 
 async def test_an_applied_file_may_not_change(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 -- Broker accounts, and the newest access token of every account, also of those in the settings.
 --
--- Every column of secrets holds Fernet ciphertext (ticker/secrets_box.py), never a secret.
+-- Every column of secrets holds Fernet ciphertext (ticker/accounts/secrets_box.py), never a secret.
 -- origin 'settings': the account itself is configured elsewhere, the row only keeps its token.
 -- api_key_hash is SHA-256 of the api_key: one account a key, decided by the database.
 -- configured_token_hash is SHA-256 of the token in the settings that this row's token came after.
