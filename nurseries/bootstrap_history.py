@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 import trio
 
-from ticker.errors import BrokerError
+from ticker.errors import BrokerError, UnknownAccountError
 from ticker.history.range import INDIA, Span
 from ticker.history.reference_bars import ReferenceBars
 from ticker.instruments.registry import Instrument, InstrumentRegistry
@@ -75,7 +75,7 @@ async def _load_all(
         async with limiter:
             try:
                 candles = await references.load(spot, "minute", span)
-            except BrokerError as error:
+            except (BrokerError, UnknownAccountError) as error:  # or no account is left
                 log.warning("history_not_loaded", underlying=name, error=str(error))
                 return
             loaded.add(name)

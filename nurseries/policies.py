@@ -68,6 +68,7 @@ def create_rebalance_policy(settings: Settings) -> RebalancePolicy:
     """Which chains to keep, and when they follow the money."""
     return RebalancePolicy(
         underlyings=settings.fo_underlyings,
+        exchanges=settings.instrument_segments,
         mode=_MODES[settings.ticker_mode],
         strikes=StrikePolicy(
             expiries=settings.option_expiry_window,

@@ -1,6 +1,7 @@
 """Chains that follow the money: subscriptions around each underlying's forward, near expiries."""
 
 import datetime as dt
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,6 +29,7 @@ from ticker.planning.strikes import (
     choose_instruments,
     move_centres,
 )
+from ticker.planning.wishes import is_contract
 from ticker.stores.subscription_index import SubscriptionIndex
 from ticker.stores.subscriptions import (
     Mode,
@@ -43,17 +45,21 @@ PAGE: Final = 1000
 
 LoadSpots = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
 ReadLevels = Callable[[InstrumentRegistry, str, dt.date], Levels]
+ChainKey = tuple[str, dt.date]
+"""Underlying and expiry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebalancePolicy:
     """Which chains to keep, in which mode, and how often to look.
 
-    ``retry_s``: until the next look while PostgreSQL is away or a price is missing.
+    ``exchanges``: where instruments are listed, as far as the broker lets us. ``retry_s``: until
+    the next look while PostgreSQL is away or a price is missing.
     ``spots_timeout_s``: how long the broker may take to quote before it is done without.
     """
 
     underlyings: tuple[str, ...]
+    exchanges: tuple[str, ...] = ()
     mode: Mode = "FULL"
     strikes: StrikePolicy = field(default_factory=StrikePolicy)
     interval_s: float = 60.0
@@ -88,9 +94,11 @@ async def rebalance_strikes(
     Touches only rows that it added itself: what a user subscribed to, or unsubscribed from,
     stays. ``read_levels`` (registry, underlying, today) is called in a worker thread; underlyings
     that it knows no level of are asked of ``load_spots``. Where that raises BrokerError, or
-    UnknownAccountError because there is no account, the middle of what is listed is taken.
+    UnknownAccountError because there is no account, the middle of what is listed is taken; but a
+    chain that is there already, from before a restart, stays until there is a price.
 
-    Raises ConfigurationError if at first none of the underlyings is among the instruments.
+    Raises ConfigurationError if at first none of the underlyings is among the instruments, those
+    of all ``policy.exchanges``.
     """
     log = structlog.get_logger().bind(task="rebalance_strikes")
     desk = _Desk(store, index, reloads, policy, read_levels, load_spots)
@@ -100,7 +108,11 @@ async def rebalance_strikes(
         version = await registry.wait_newer(0)
         today = dt.datetime.fromtimestamp(wall_clock(), INDIA).date()
         chosen = await desk.choose(registry.value, today)
-        if status.run_at is None and len(chosen.unknown) == len(policy.underlyings):
+        if (
+            status.run_at is None
+            and len(chosen.unknown) == len(policy.underlyings)
+            and all(registry.value.count(exchange) for exchange in policy.exchanges)
+        ):
             names = ", ".join(chosen.unknown)
             raise ConfigurationError(f"FO_UNDERLYINGS: not among the broker's instruments: {names}")
         try:
@@ -172,6 +184,10 @@ class _Desk:
         """Bring the rebalancer's rows in line; returns how many were added and removed."""
         mode, wanted = self._policy.mode, chosen.instruments
         own = await self._load_own()
+        chains = {token: _chain_of(registry.by_token(token)) for token in own}
+        kept = self._guessed() & {*chains.values()}
+        own = {token: row for token, row in own.items() if chains[token] not in kept}
+        wanted = {token: row for token, row in wanted.items() if _chain_of(row) not in kept}
         gone = [token for token in own if self._is_over(token, chosen, registry)]
         # A row that is there is not touched by an upsert: another mode is a new beginning.
         gone += [t for t, row in own.items() if t in wanted and row.requested_mode != mode]
@@ -186,6 +202,15 @@ class _Desk:
         if removed or added:
             self._reloads.request("rebalanced")
         return len(added), len(removed)
+
+    def _guessed(self) -> set[ChainKey]:
+        """Chains in whose middle no price stands: no reason to let go of another middle."""
+        return {
+            (name, expiry)
+            for name, chain in self.centres.items()
+            for expiry, centre in chain.items()
+            if centre.moved_at == -math.inf
+        }
 
     def _is_over(self, token: int, chosen: Chosen, registry: InstrumentRegistry) -> bool:
         """Whether an own row is no longer wanted, as far as that can be told.
@@ -229,6 +254,13 @@ def _choose(
     return found, moved
 
 
+def _chain_of(instrument: Instrument | None) -> ChainKey | None:
+    """The chain that an option is of; None for anything else."""
+    if instrument is None or instrument.expiry is None or not instrument.is_option:
+        return None
+    return instrument.underlying, instrument.expiry
+
+
 def _is_priced(levels: Levels) -> bool:
     return any(
         level is not None and level > 0 for level in (levels.spot, *levels.forwards.values())
@@ -241,7 +273,7 @@ def _is_free(there: SubscriptionRow | None, wanted: Instrument) -> bool:
     """
     if there is None:
         return True
-    if (there.exchange, there.tradingsymbol, there.expiry) != wanted.contract:
+    if not is_contract(there, wanted):
         return True  # the token of a contract that is over
     return there.origin == "rebalancer" and there.status == "inactive"
 

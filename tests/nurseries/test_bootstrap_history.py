@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import msgspec
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from nurseries.bootstrap_history import RETRY_S, bootstrap_history
 from tests.rest_brokers import open_memory_brokers
+from ticker.errors import UnknownAccountError
 from ticker.history.range import INDIA
 from ticker.history.reference_bars import ReferenceBars
 from ticker.instruments.registry import Instrument, InstrumentRegistry
@@ -161,3 +163,20 @@ async def test_what_has_no_spot_needs_no_history(autojump_clock: MockClock, toke
     async with running(broker, plans):
         await trio.sleep(100)
     assert broker.asked == []
+
+
+async def test_an_account_that_is_taken_away_ends_nothing(autojump_clock: MockClock) -> None:
+    class NoAccount(ReferenceBars):
+        asked = 0
+
+        async def load(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+            self.asked += 1
+            raise UnknownAccountError("there is no account")
+
+    async with open_memory_brokers(Broker().answer) as brokers, trio.open_nursery() as nursery:
+        references = NoAccount(brokers, None, wall_clock=lambda: NOW)
+        run = partial(bootstrap_history, days=10, batch=6, wall_clock=lambda: NOW)
+        nursery.start_soon(run, Latest(plan_of(11)), Latest(REGISTRY), references)
+        await trio.sleep(1.5 * RETRY_S)
+        assert references.asked == 2
+        nursery.cancel_scope.cancel()

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import msgspec
 import pytest
 import trio
 
 from nurseries.rebalance_strikes import RebalancePolicy, rebalance_strikes
 from tests.postgres import open_postgres_server, open_test_database
 from tests.ticker.planning.test_strikes import NEAR, NEXT, chain_registry
+from tests.ticker.synthetic import create_share
 from ticker.errors import BrokerUnreachableError, ConfigurationError, UnknownAccountError
 from ticker.instruments.registry import InstrumentRegistry
 from ticker.latest import Latest
@@ -195,6 +197,54 @@ async def test_a_guess_is_corrected_by_the_first_price(
         await rig.wait_for(lambda: not rig.statuses[-1].unpriced)
 
 
+async def test_after_a_restart_without_a_price_the_chain_stays() -> None:
+    async with open_test_database() as database:
+        rig = Rig(database)
+        stand_at(24_300.0)(rig)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.run)
+            await rig.wait_strikes(24_250, 24_300, 24_350)
+            nursery.cancel_scope.cancel()
+        before = await rig.rows()
+        rig.levels, rig.spots = {}, BrokerUnreachableError("nobody there")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.run)
+            await rig.wait_runs()
+            assert rig.statuses[-1].unpriced == ("NIFTY",)
+            assert await rig.rows() == before
+            rig.levels = {"NIFTY": Levels(24_900.0)}
+            await rig.wait_strikes(24_850, 24_900, 24_950)
+            nursery.cancel_scope.cancel()
+
+
+async def test_without_a_price_another_day_still_brings_the_next_expiry() -> None:
+    async with open_rig(prepare=stand_at(24_300.0)) as rig:
+        await rig.wait_strikes(24_250, 24_300, 24_350)
+        rig.levels = {}
+        rig.now += 5 * 86_400
+        await rig.wait_strikes(24_950, 25_000, 25_050, expiry=NEXT)
+        assert await rig.strikes(NEAR) == set()
+
+
+async def test_a_moved_expiry_is_no_new_contract() -> None:
+    async with open_test_database() as database, trio.open_nursery() as nursery:
+        rig = Rig(database)
+        stand_at(25_000.0)(rig)
+        await rig.store.upsert([rig.wish(25_000)], origin="user")
+        moved = NEAR - dt.timedelta(days=1)
+        rig.registry.set(
+            InstrumentRegistry(
+                msgspec.structs.replace(row, expiry=moved) if row.expiry == NEAR else row
+                for row in rig.registry.value
+            )
+        )
+        nursery.start_soon(rig.run)
+        await rig.wait_strikes(24_950, 25_000, 25_050, expiry=moved)
+        token = rig.token(25_000, expiry=moved)
+        assert await rig.rows("user") == {token: "LTP"}, "it stays the user's"
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_users_decided_is_left_alone() -> None:
     async with open_test_database() as database, trio.open_nursery() as nursery:
         rig = Rig(database)
@@ -266,7 +316,23 @@ async def test_chains_that_are_no_longer_configured_go_and_missing_ones_stay() -
 async def test_without_any_known_underlying_the_settings_are_wrong() -> None:
     async with open_test_database() as database:
         with pytest.raises(ConfigurationError, match="NOSUCH"):
-            await Rig(database).run(replace(FAST, underlyings=("NOSUCH",)))
+            await Rig(database).run(replace(FAST, underlyings=("NOSUCH",), exchanges=("NFO",)))
+
+
+async def test_as_long_as_an_exchange_is_missing_its_underlyings_may_yet_come() -> None:
+    async with open_test_database() as database, trio.open_nursery() as nursery:
+        rig = Rig(database)
+        stand_at(25_000.0)(rig)
+        whole = rig.registry.value
+        rig.registry = Latest(
+            InstrumentRegistry([create_share(1_000, "RELIANCE")]),
+        )
+        nursery.start_soon(rig.run, replace(FAST, exchanges=("NSE", "NFO")))
+        await rig.wait_runs()
+        assert rig.statuses[-1].unknown == ("NIFTY",)
+        rig.registry.set(whole)
+        await rig.wait_strikes(24_950, 25_000, 25_050)
+        nursery.cancel_scope.cancel()
 
 
 async def test_without_the_database_it_does_nothing_and_says_so() -> None:

@@ -1,5 +1,6 @@
 """What a log line may show."""
 
+import errno
 import io
 import json
 import sys
@@ -94,3 +95,26 @@ def test_a_traceback_shows_no_values_of_variables(log_format: LogFormat) -> None
     assert CANARY not in stream.getvalue()
     assert "ValueError: said of" in stream.getvalue()
     assert "test_logs.py" in stream.getvalue()
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    try:
+        configure_logging("info", "json")
+        structlog.get_logger().warning("nobody_reads_this")
+    finally:
+        structlog.reset_defaults()
+
+
+def test_a_log_without_a_stream_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    try:
+        configure_logging("info", "auto")
+        structlog.get_logger().warning("nobody_reads_this")
+    finally:
+        structlog.reset_defaults()

@@ -115,12 +115,36 @@ def test_a_bad_value_is_one_line_that_names_the_setting(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "KITE_WS_ROOT", "KITE_API_ROOT"])
+@pytest.mark.parametrize(
+    "password",
+    ["CANARY/word", "CANARY#word", "CANARY?word", "CANARY\N{ACCOUNT OF}word", "CAN[CANARY"],
+)
+def test_a_password_that_is_not_encoded_is_not_shown(name: str, password: str) -> None:
+    scheme = {"DATABASE_URL": "postgresql", "REDIS_URL": "redis", "KITE_WS_ROOT": "wss"}
+    with pytest.raises(ConfigurationError) as caught:
+        load(**{name: f"{scheme.get(name, 'https')}://user:{password}@host:5432/x"})
+    assert name in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["db", "db:5432", "user:p%2Fw@db:5432", "[::1]:5432", "a:5432,b:5433", "", "%2Frun%2Fpg:5433"],
+)
+def test_a_database_url_may_name_hosts_and_sockets(address: str) -> None:
+    url = f"postgresql://{address}/x"
+    assert load(DATABASE_URL=url).database_url == url
+
+
 def test_the_database_is_a_url_or_its_parts() -> None:
     assert load().database_url is None
     parts = load(INSTRUMENT_DB_HOST="db", INSTRUMENT_DB_PASSWORD="p@ss/word")
     assert (
         parts.database_url == "postgresql://stocksblitz:p%40ss%2Fword@db:5432/stocksblitz_unified"
     )
+    socket = load(INSTRUMENT_DB_HOST="/run/pg", INSTRUMENT_DB_USER="u", INSTRUMENT_DB_NAME="x")
+    assert socket.database_url == "postgresql://u@%2Frun%2Fpg:5432/x"
     both = load(INSTRUMENT_DB_HOST="db", DATABASE_URL="postgresql://other/x")
     assert both.database_url == "postgresql://other/x"
 

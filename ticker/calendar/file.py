@@ -95,6 +95,11 @@ class Calendar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return any(day == extra for extra, _ in self.extra_days)
         return all(day != holiday for holiday, _ in self.holidays)
 
+    def tells_hours(self, exchange: str, day: dt.date) -> bool:
+        """Whether the hours are known: of some special sessions, only the day is."""
+        rule = self._special(exchange, day)
+        return self.covers(day) and (rule is None or bool(rule.phases))
+
     def phases(self, exchange: str, day: dt.date) -> tuple[PhaseHours, ...]:
         """The day's phases in order. The day must be of one of the calendar's years."""
         special = self._special(exchange, day)

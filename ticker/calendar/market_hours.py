@@ -138,6 +138,13 @@ def day_name(segment: str, day: dt.date, path: Path | None = None) -> str | None
     return known.calendar.day_name(segment, day)
 
 
+def tells_hours(segment: str, day: dt.date, path: Path | None = None) -> bool:
+    """Whether the file knows when the segment trades on that day. Of a year that it does not cover
+    it does not, nor of a special session that has been announced without its hours.
+    """
+    return _segment(segment, path).calendar.tells_hours(segment, day)
+
+
 def market_date(now: dt.datetime, path: Path | None = None) -> dt.date:
     """The date at the exchanges, whatever the host's time zone and that of ``now``.
 
@@ -146,6 +153,13 @@ def market_date(now: dt.datetime, path: Path | None = None) -> dt.date:
     if now.utcoffset() is None:
         raise ValueError(f"a time without a zone: {now}")
     return now.astimezone(load_calendars(path or DEFAULT_FILE).zone).date()
+
+
+def day_start(now: dt.datetime, days_later: int = 0, path: Path | None = None) -> dt.datetime:
+    """When the day of ``now`` began at the exchanges, or the one so many days later begins; UTC."""
+    day = market_date(now, path) + days_later * _DAY
+    zone = load_calendars(path or DEFAULT_FILE).zone
+    return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
 
 def segments(path: Path | None = None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import datetime as dt
 from pathlib import Path
 
-from ticker.calendar.market_hours import market_phase
+from ticker.calendar.market_hours import market_phase, segments
 from ticker.errors import ConfigurationError
 from ticker.instruments.registry import InstrumentRegistry
 from ticker.messages import ConnectionId
@@ -26,12 +26,16 @@ def expects_ticks(
     has been open for as long as it may last. An exchange, or a year, that the calendar does not
     know counts as closed.
     """
-    found = (registry.by_token(token) for token in plan.shard(connection))
     moments = [dt.datetime.fromtimestamp(at, dt.UTC) for at in (now, now - open_for_s)]
-    exchanges = {instrument.exchange for instrument in found if instrument is not None}
-    return any(
-        all(_is_open(exchange, at, market_hours_file) for at in moments) for exchange in exchanges
-    )
+    is_open = {
+        exchange
+        for exchange in segments(market_hours_file)
+        if all(_is_open(exchange, at, market_hours_file) for at in moments)
+    }
+    if not is_open:  # asked once a second by each silent socket: at night, nobody reads its plan
+        return False
+    found = map(registry.by_token, plan.shard(connection))
+    return any(instrument is not None and instrument.exchange in is_open for instrument in found)
 
 
 def _is_open(exchange: str, at: dt.datetime, path: Path | None) -> bool:

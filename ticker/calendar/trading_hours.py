@@ -10,7 +10,13 @@ import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
-from ticker.calendar.market_hours import Phase, market_date, market_phase
+from ticker.calendar.market_hours import (
+    Phase,
+    day_start,
+    market_date,
+    market_phase,
+    tells_hours,
+)
 from ticker.errors import ConfigurationError
 from ticker.instruments.registry import InstrumentRegistry
 
@@ -30,6 +36,7 @@ class TradingHours:
         self._path = path
         self._segments: dict[str, frozenset[str]] = {}
         self._phases: dict[str, tuple[float, float, Phase | None]] = {}  # since, until
+        self._breaks: dict[str, tuple[Phase, bool]] = {}  # is it a break within a day
 
     def segments(self, underlying: str) -> frozenset[str]:
         """Where anything of this underlying is listed; empty if nothing is."""
@@ -54,9 +61,9 @@ class TradingHours:
     def closed_since(self, underlying: str, now: float) -> float | None:
         """When the last of its segments closed; None while one of them is not closed.
 
-        A segment or a year that the calendar does not know is not closed: whoever speaks in
-        the market's stead must know that it is silent. ``now`` where the closing lies in a year
-        that the calendar does not know.
+        A segment, a year or a session's hours that the calendar does not know are not closed:
+        whoever speaks in the market's stead must know that it is silent. ``now`` where the
+        closing lies in a year that the calendar does not know.
         """
         segments = self.segments(underlying)
         closings = [self._closed_since(segment, now) for segment in segments]
@@ -73,9 +80,17 @@ class TradingHours:
             return None
         if phase.since is None:
             return now
-        if phase.until is not None and self._date(phase.since) == self._date(phase.until):
-            return None
-        return phase.since.timestamp()
+        return None if self._is_break(segment, phase) else phase.since.timestamp()
+
+    def _is_break(self, segment: str, phase: Phase) -> bool:
+        known = self._breaks.get(segment)
+        if (
+            known is None or known[0] is not phase
+        ):  # asked for each underlying, several times a second
+            ends = (phase.since, phase.until)
+            days = {self._date(at) for at in ends if at is not None}
+            known = self._breaks[segment] = phase, None not in ends and len(days) == 1
+        return known[1]
 
     def _date(self, at: dt.datetime) -> dt.date:
         return market_date(at, self._path)
@@ -84,9 +99,13 @@ class TradingHours:
         """The phase, and between which times that answer stands."""
         at = dt.datetime.fromtimestamp(now, dt.UTC)
         try:
+            if not tells_hours(segment, self._date(at), self._path):
+                return now, now + 1.0, None
             phase = market_phase(segment, at, self._path)
         except ConfigurationError:
             return now, now + 1.0, None
         since = phase.since.timestamp() if phase.since else now
         until = phase.until.timestamp() if phase.until else now + 60.0
-        return since, until, phase
+        # Of another day within a long closing it may be all that is known that there is a session.
+        morning, evening = (day_start(at, later, self._path).timestamp() for later in (0, 1))
+        return max(since, morning), min(until, evening), phase

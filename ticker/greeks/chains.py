@@ -160,7 +160,9 @@ class Chains:
             expires_at = float(group["expires_at"])
             for name in ("spot", "future", "carrier"):
                 group[name] = NO_SLOT
-            if spots := self._spots.get(underlying):
+            # a share that has a commodity's name, as an NSE fund is called SILVER, is not its spot
+            rank_max = len(_SPOT_RANKS) if group["bears_carry"] else _SPOT_RANKS["INDICES"]
+            if spots := [spot for spot in self._spots.get(underlying, ()) if spot[0] <= rank_max]:
                 group["spot"] = min(spots)[1]
             if futures := self._futures.get((underlying, exchange)):
                 carrier = _nearest(futures, expires_at, later=not group["bears_carry"])

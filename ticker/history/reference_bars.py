@@ -68,7 +68,7 @@ class ReferenceBars:
         for piece in missing:
             fetched = await self._fetch(instrument, "minute", piece, account_id)
             parts.append(fetched)
-            await self._keep(symbol, fetched)
+            await self._keep(symbol, fetched, self._settled(instrument.exchange))
         return join_candles(parts)
 
     async def _fetch(
@@ -91,8 +91,26 @@ class ReferenceBars:
             np.array([int(bar.time.timestamp()) for bar in bars], np.int64), numbers
         )
 
-    async def _keep(self, symbol: str, candles: Candles) -> None:
-        settled = self._wall_clock() - SETTLED_S - _MINUTE.total_seconds()
+    def _settled(self, exchange: str) -> float:
+        """The last opening of a minute that may be kept, UNIX seconds.
+
+        Until a day is over, the minute in which continuous trading ends stays missing: for its
+        sake what comes after it is asked for, the closing auction's minutes, if there are any.
+        """
+        now = self._wall_clock()
+        settled = now - SETTLED_S - _MINUTE.total_seconds()
+        today = dt.datetime.fromtimestamp(now - SETTLED_S, INDIA).date()
+        try:
+            phases = day_phases(exchange, today, self._market_hours_file)
+        except ConfigurationError:
+            return settled
+        ends = [phase.until.timestamp() for phase in phases if phase.until]
+        if not ends or now - SETTLED_S >= ends[-1]:
+            return settled
+        closings = [until for _, until in self._hours(exchange, today)]
+        return min([settled, *(until - 2 * _MINUTE.total_seconds() for until in closings[-1:])])
+
+    async def _keep(self, symbol: str, candles: Candles, settled: float) -> None:
         count = int(np.searchsorted(candles.starts, settled, "right"))
         if self._store is None or not count:
             return

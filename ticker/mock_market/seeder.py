@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from ticker.engine import Newest
-from ticker.errors import BrokerError
+from ticker.errors import BrokerError, UnknownAccountError
 from ticker.instruments.registry import Instrument
 from ticker.mock_market.market import MockMarket
 from ticker.mock_market.seeds import LastValue, Source
@@ -17,10 +17,10 @@ LoadNewest = Callable[[Sequence[int]], Mapping[int, Newest]]
 """``Engine.newest``: called in a worker thread."""
 LoadCandle = Callable[[Instrument, float, float], Awaitable[float | None]]
 """The close of the newest minute candle between two UNIX times, rupees; None if there is none.
-Raises BrokerError."""
+Raises BrokerError, or UnknownAccountError because there is no account."""
 LoadQuotes = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
-"""Last prices in rupees by ``EXCHANGE:TRADINGSYMBOL``, of those that have one. Raises BrokerError.
-"""
+"""Last prices in rupees by ``EXCHANGE:TRADINGSYMBOL``, of those that have one. Raises as
+``LoadCandle``."""
 
 QUOTES_MAX: Final = 500
 """Keys in one call of ``LoadQuotes``."""
@@ -123,7 +123,7 @@ class Seeder:
             rest.sort(key=lambda each: each.is_option)
             try:
                 await ask(rest, closed_at, values)
-            except BrokerError:
+            except (BrokerError, UnknownAccountError):  # the latter: no account is left
                 continue
         return values
 

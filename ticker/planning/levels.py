@@ -17,7 +17,7 @@ from ticker.planning.strikes import Levels, find_reference
 
 def read_arrivals(board: Board, tokens: Sequence[int]) -> dict[int, float]:
     """When the newest tick of each token arrived, UNIX seconds; without those that never did."""
-    slots, rows = _read(board, tokens)
+    slots, rows, _ = _read(board, tokens)
     return {
         token: float(row["received_at"])
         for token, slot, row in zip(tokens, slots, rows, strict=True)
@@ -31,16 +31,17 @@ def read_levels(
     """The spot and the forwards of an underlying as the newest ticks have them, in rupees.
 
     Of each expiry, the median forward of those that its options were priced from. Nothing that
-    has not ticked has a say.
+    has not ticked has a say, nor has a token that stands for another contract on the board: a new
+    registry gets there with the next frame.
     """
     reference = find_reference(registry, underlying, today)
     options = [row for row in registry.of_underlying(underlying) if row.is_option]
     instruments: list[Instrument] = [*options, *([reference] if reference else [])]
-    slots, rows = _read(board, [row.instrument_token for row in instruments])
+    _, rows, held = _read(board, [row.instrument_token for row in instruments])
     forwards: dict[dt.date, list[float]] = {}
     spot: float | None = None
-    for instrument, slot, row in zip(instruments, slots, rows, strict=True):
-        if slot == NO_SLOT:
+    for instrument, row, there in zip(instruments, rows, held, strict=True):
+        if there is None or there.contract != instrument.contract:
             continue
         if instrument is reference:
             spot = float(row["quote"]) if row["quote"] > 0 else None
@@ -49,9 +50,13 @@ def read_levels(
     return Levels(spot, {expiry: statistics.median(found) for expiry, found in forwards.items()})
 
 
-def _read(board: Board, tokens: Sequence[int]) -> tuple[list[int], RowArray]:
-    """Slots and a copy of their rows; what has no slot has some other instrument's row."""
+def _read(
+    board: Board, tokens: Sequence[int]
+) -> tuple[list[int], RowArray, list[Instrument | None]]:
+    """Slots, a copy of their rows, and what is in them; what has no slot has another's row."""
     wanted = np.array(tokens, np.uint32)
-    with board.lock:  # around both: the lookup tables are replaced when instruments are added
+    with board.lock:  # around all: the lookup tables are replaced when instruments are added
         slots = board.find(wanted)
-        return slots.tolist(), board.rows[np.maximum(slots, 0)]
+        places = slots.tolist()
+        held = [board.instruments[place] if place != NO_SLOT else None for place in places]
+        return places, board.rows[np.maximum(slots, 0)], held

@@ -6,21 +6,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
 from ticker.instruments.registry import Instrument, InstrumentRegistry
 
+EQUITY_EXCHANGES: Final = frozenset({"NFO", "BFO"})
+"""Where derivatives of shares and their indices are listed."""
+
 
 def find_reference(
     registry: InstrumentRegistry, underlying: str, today: dt.date
 ) -> Instrument | None:
-    """What an underlying's price is read from: its index, its share, or its nearest future."""
+    """What an underlying's price is read from: its index, its share, or its nearest future.
+
+    A share that merely has the name of a commodity, as an NSE fund is called SILVER, is not it.
+    """
     rows = registry.of_underlying(underlying)
     for row in rows:
         if row.is_index:
             return row
-    for row in rows:
+    exchanges = {row.exchange for row in rows if row.expiry is not None}
+    for row in rows if not exchanges or exchanges & EQUITY_EXCHANGES else ():
         if row.expiry is None and row.instrument_type == "EQ" and row.exchange == "NSE":
             return row
     futures = [row for row in rows if row.is_future and row.expiry and row.expiry >= today]

@@ -16,6 +16,9 @@ TICK_MODES: Final[Mapping[Mode, TickMode]] = MappingProxyType(
 )
 """The contract's word for a mode to the broker's."""
 
+MOVED_MAX: Final = dt.timedelta(days=7)
+"""How far an exchange moves the expiry of a listed contract, at most."""
+
 
 class Wishes(msgspec.Struct, frozen=True):
     """What the rows ask for.
@@ -39,7 +42,8 @@ def resolve_rows(
 
     A token is given to another contract after an expiry. A row therefore means the contract of
     its exchange, symbol and expiry; one without an expiry, as made by hand, means its token as
-    long as the symbol agrees.
+    long as the symbol agrees. So does one whose contract expires a few days from where it did:
+    exchanges move an expiry when its day becomes a holiday.
     """
     subscriptions: list[Subscription] = []
     moves: dict[int, int] = {}
@@ -60,14 +64,28 @@ def resolve_rows(
     return Wishes(tuple(subscriptions), MappingProxyType(moves), tuple(expired), tuple(unresolved))
 
 
+def is_contract(row: SubscriptionRow, there: Instrument) -> bool:
+    """Whether the instrument that has the row's token is the row's contract, its expiry moved or
+    not; symbols come back after a decade.
+    """
+    if (row.exchange, row.tradingsymbol) != (there.exchange, there.tradingsymbol):
+        return False
+    if row.expiry is None or there.expiry is None:
+        return row.expiry == there.expiry
+    return abs(there.expiry - row.expiry) <= MOVED_MAX
+
+
 def _precedence(row: SubscriptionRow) -> tuple[bool, dt.datetime, int]:
     return row.origin != "user", row.created_at, row.instrument_token
 
 
 def _find(row: SubscriptionRow, registry: InstrumentRegistry) -> Instrument | None:
-    found = registry.find(row.exchange, row.tradingsymbol, row.expiry)
-    if found is None and row.expiry is None:
-        by_token = registry.by_token(row.instrument_token)
-        if by_token is not None and by_token.tradingsymbol == row.tradingsymbol:
-            return by_token
-    return found
+    by_token = registry.by_token(row.instrument_token)
+    contract = row.exchange, row.tradingsymbol, row.expiry
+    if by_token is not None and by_token.contract == contract:
+        return by_token  # also where another token has the same symbol
+    found = registry.find(*contract)
+    if found is not None or by_token is None:
+        return found
+    by_hand = row.expiry is None and row.tradingsymbol == by_token.tradingsymbol
+    return by_token if by_hand or is_contract(row, by_token) else None

@@ -34,6 +34,11 @@ def clock(text: str) -> float:
         ("CRUDEOIL", "2026-02-01 17:00:00", "2026-02-01 17:00"),
         ("CRUDEOIL", "2026-03-03 12:00:00", "2026-03-02 23:55"),  # evening session only
         ("CRUDEOIL", "2026-03-03 18:00:00", None),
+        ("NIFTY", "2026-11-07 23:59:59", "2026-11-06 16:00"),
+        ("NIFTY", "2026-11-08 00:00:00", None),  # a session whose hours nobody knows
+        ("NIFTY", "2026-11-08 18:30:00", None),
+        ("CRUDEOIL", "2026-11-08 18:30:00", None),
+        ("NIFTY", "2026-11-09 00:00:00", "2026-11-06 16:00"),
         ("MOON", "2026-01-27 03:00:00", None),  # an exchange that the calendar does not know
         ("NIFTY", "2027-01-09 03:00:00", None),  # a year
         ("NOTHING", "2026-01-27 03:00:00", None),
@@ -46,7 +51,8 @@ def test_closed_since(underlying: str, now: str, since: str | None) -> None:
 
 
 def test_answers_do_not_depend_on_what_was_asked_before() -> None:
-    moments = [clock(f"2026-01-2{day} {hour:02}:20") for day in range(3, 9) for hour in range(24)]
+    days = [f"2026-01-2{day}" for day in range(3, 9)] + [f"2026-11-0{day}" for day in (7, 8, 9)]
+    moments = [clock(f"{day} {hour:02}:20") for day in days for hour in range(24)]
     for now in (*moments, *reversed(moments)):
         fresh = TradingHours(lambda: InstrumentRegistry(NIFTY))
         assert HOURS.closed_since("NIFTY", now) == fresh.closed_since("NIFTY", now)

@@ -271,6 +271,19 @@ def test_an_option_on_a_commodity_is_priced_from_its_future_without_carry() -> N
     assert payload["forward"] == 5_520.0
 
 
+def test_a_share_with_the_name_of_a_commodity_prices_none_of_its_options() -> None:
+    fund = create_share(738, "SILVER")
+    terms = {"name": "SILVER", "exchange": "MCX", "segment": 7}
+    future = create_future(900, expiry=EXPIRY, **terms)  # type: ignore[arg-type]
+    chain = create_chain([95_000.0], 910, **terms)
+    engine = create_market_engine([fund, future, *chain])
+    process(engine, [Packet(future, 95_400.0)])
+    process(engine, [Packet(fund, 101.5)], NOW + 120)
+    payload = ask(engine, chain[0], NOW + 120)
+    assert payload["forward"] == 95_400.0
+    assert payload["forward_source"] == "future"
+
+
 def test_a_stale_parity_gives_way_to_a_fresh_future() -> None:
     engine = create_market_engine(MARKET, reprice_interval_s=0.0)
     process(engine, quotes(CHAIN, FORWARD))

@@ -36,6 +36,7 @@ class CandleBroker:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.is_well = True
+        self.now = NOW
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if not self.is_well:
@@ -45,7 +46,7 @@ class CandleBroker:
         since, until = (
             dt.datetime.fromisoformat(query[name]).replace(tzinfo=INDIA) for name in ("from", "to")
         )
-        until = min(until, dt.datetime.fromtimestamp(NOW, INDIA))
+        until = min(until, dt.datetime.fromtimestamp(self.now, INDIA))
         rows = []
         at = since.replace(second=0)
         while at <= until:
@@ -59,11 +60,12 @@ class CandleBroker:
 
 @asynccontextmanager
 async def references(
-    broker: CandleBroker, database: Database | None
+    broker: CandleBroker, database: Database | None, now: dt.datetime | None = None
 ) -> AsyncIterator[ReferenceBars]:
+    at = NOW if now is None else now.timestamp()
     async with open_memory_brokers(broker.answer, policy=RestPolicy(attempts=1)) as brokers:
         store = MinuteBarStore(database) if database is not None else None
-        yield ReferenceBars(brokers, store, wall_clock=lambda: NOW)
+        yield ReferenceBars(brokers, store, wall_clock=lambda: at)
 
 
 TWO_DAYS = Span(india(18, 9, 15), india(19, 15, 29))
@@ -106,6 +108,20 @@ async def test_the_minute_that_is_forming_is_asked_for_each_time_and_not_kept() 
         broker.asked.clear()
         assert len(await bars.load(NIFTY, "minute", today)) == 286
         assert broker.asked == [("20 13:58", "20 15:30")]
+
+
+async def test_minutes_after_continuous_trading_are_not_lost_to_who_asked_too_early() -> None:
+    broker, now = CandleBroker(), india(20, 15, 21)
+    broker.now = now.timestamp()
+    today = Span(india(20, 9, 15), india(20, 23, 59))
+    async with open_test_database() as database:
+        async with references(broker, database, now) as bars:
+            assert len(await bars.load(NIFTY, "minute", today)) == 367
+        broker.now = india(20, 20, 0).timestamp()
+        for _ in range(2):
+            async with references(broker, database, india(20, 20, 0)) as bars:
+                assert len(await bars.load(NIFTY, "minute", today)) == 375
+    assert broker.asked == [("20 09:15", "20 23:59"), ("20 15:14", "20 23:59")]
 
 
 async def test_days_without_trading_are_not_asked_for() -> None:

@@ -22,6 +22,7 @@ from tests.rest_brokers import (
 )
 from ticker.accounts.credentials import Credentials
 from ticker.errors import (
+    BrokerBusyError,
     BrokerError,
     BrokerResponseError,
     BrokerUnreachableError,
@@ -238,7 +239,7 @@ async def test_the_next_account_is_asked_when_one_does_not_answer() -> None:
         with pytest.raises(BrokerResponseError, match=r"x$"):  # the first one's words
             await ask_names(brokers)
     async with open_memory_brokers(handler, sessions=sessions_of()) as brokers:
-        with pytest.raises(UnknownAccountError):
+        with pytest.raises(BrokerBusyError, match="no account"):
             await ask_names(brokers)
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.publisher_rig import wait_for
-from ticker.errors import ChildExitedError, ConfigurationError
+from ticker.errors import ConfigurationError
 from ticker.local import postgres
 from ticker.local.postgres import open_postgres, open_postgres_child, postgres_programs
 
@@ -178,10 +178,17 @@ async def test_a_directory_of_something_else_is_left_alone(folder: Path) -> None
     directory = folder / "data"
     directory.mkdir()
     (directory / "letter.txt").write_text("dear")
-    with pytest.raises(ChildExitedError, match="not empty"):
+    before = directory.stat()
+    with pytest.raises(ConfigurationError, match="not empty"):
         async with open_postgres(directory=directory):
             pass
     assert (directory / "letter.txt").read_text() == "dear"
+    after = directory.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_mode,
+    )
 
 
 async def test_a_long_temporary_path_does_not_matter(

@@ -23,7 +23,7 @@ from tests.ticker.synthetic import (
     years_to,
 )
 from ticker.engine import Newest
-from ticker.errors import BrokerError, BrokerUnreachableError
+from ticker.errors import BrokerUnreachableError, TickerError, UnknownAccountError
 from ticker.instruments.registry import Instrument
 from ticker.mock_market.market import MockMarket
 from ticker.mock_market.seeder import Seeder
@@ -106,7 +106,7 @@ class Broker:
         self.candles: dict[int, float] = {}
         self.quotes: dict[str, float] = {}
         self.newest: dict[int, Newest] = {}
-        self.error: BrokerError | None = None
+        self.error: TickerError | None = None
         self.asked: list[tuple[str, object]] = []
         self.delay_s = 0.0
 
@@ -163,9 +163,12 @@ async def test_the_record_comes_before_candles_before_quotes_before_the_model() 
     assert INDEX.instrument_token not in [what[1][0] for what in asked]  # type: ignore[index]
 
 
-async def test_without_a_session_models_do() -> None:
+@pytest.mark.parametrize(
+    "error", [BrokerUnreachableError("no session"), UnknownAccountError("no account")]
+)
+async def test_without_a_session_models_do(error: TickerError) -> None:
     market, broker = create_market(), Broker()
-    broker.error = BrokerUnreachableError("no session")
+    broker.error = error
     await broker.seeder(market).seed([INDEX, *CHAIN], NOW)
     assert market.seeded == {"model": len(CHAIN) + 1}
     assert broker.count("candle") == 1, "the first refusal is enough"

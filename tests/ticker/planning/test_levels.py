@@ -51,3 +51,11 @@ def test_arrivals_are_of_what_has_ticked(tokens: list[int]) -> None:
     tick(board, INDEX, received_at=5.0)
     tick(board, ROWS[1])  # on the board, but never ticked
     assert read_arrivals(board, tokens) == ({1: 5.0} if tokens else {})
+
+
+def test_a_token_that_is_another_contract_on_the_board_says_nothing() -> None:
+    board = Board()
+    tick(board, make(10, "OTHER", "CE", 100.0, NEAR), priced_from=1_234.0)
+    tick(board, make(1, "OTHER", segment="INDICES", symbol="OTHER"), quote=99.0)
+    levels = read_levels(board, InstrumentRegistry(ROWS), "NIFTY", TODAY)
+    assert (levels.spot, levels.forwards) == (None, {})

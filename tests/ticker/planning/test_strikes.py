@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +92,15 @@ def test_an_underlying_without_an_index_has_a_chain_too(
     assert found.instrument_token == reference
     tokens = [row.instrument_token for row in choose(registry, name, 1004.0, 1, 1)]
     assert tokens == [*(row.instrument_token for row in cash), 8, 9, 13, 14, 15]
+
+
+def test_a_share_with_the_name_of_a_commodity_is_not_its_price() -> None:
+    fund = make(7, "A SILVER FUND", segment="NSE", symbol="SILVER")
+    rows = [make(8, "SILVER", "FUT", expiry=TODAY), make(9, "SILVER", "CE", 95_000.0, TODAY)]
+    commodity = [msgspec.structs.replace(row, exchange="MCX") for row in rows]
+    found = find_reference(InstrumentRegistry([fund, *commodity]), "SILVER", TODAY)
+    assert found == commodity[0]
+    assert find_reference(InstrumentRegistry([fund]), "SILVER", TODAY) == fund
 
 
 def test_an_unknown_underlying_selects_nothing() -> None:

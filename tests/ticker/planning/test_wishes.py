@@ -51,6 +51,22 @@ def test_another_contract_with_the_same_token_is_not_what_was_wanted() -> None:
         assert wishes.unresolved == (7,)
 
 
+def test_a_contract_whose_expiry_a_holiday_has_moved_is_still_wanted() -> None:
+    for moved in (EXPIRY - dt.timedelta(days=1), EXPIRY + dt.timedelta(days=1)):
+        wishes = resolve_rows([ROW], registry(7, expiry=moved), TODAY)
+        assert [wish.instrument.expiry for wish in wishes.subscriptions] == [moved]
+    elsewhere = msgspec.structs.replace(ROW, exchange="BFO")
+    moved = EXPIRY - dt.timedelta(days=1)
+    assert resolve_rows([elsewhere], registry(7, expiry=moved), TODAY).unresolved == (7,)
+
+
+def test_of_two_instruments_with_one_symbol_a_row_means_its_own() -> None:
+    both = InstrumentRegistry(make(n, "U", "CE", 1.0, EXPIRY, symbol="C") for n in (7, 9))
+    wishes = resolve_rows([ROW], both, TODAY)
+    assert [wish.instrument.instrument_token for wish in wishes.subscriptions] == [7]
+    assert not wishes.moves
+
+
 def test_an_expired_contract_is_over_the_day_after() -> None:
     assert resolve_rows([ROW], registry(7), EXPIRY).expired == ()
     wishes = resolve_rows([ROW], registry(7), EXPIRY + dt.timedelta(days=1))
