@@ -27,13 +27,16 @@ def create_docs_blueprint() -> Blueprint:
     blueprint = Blueprint("documentation", __name__)
     page = (_FOLDER / "docs.html").read_bytes()
     files = {name: (_FOLDER / name).read_bytes() for name in _FILES}
+    made: list[dict[str, Any]] = []  # at most one: it takes ten milliseconds of the event loop
 
     @blueprint.get("/openapi.json")
     @public
     @operation()
     async def openapi() -> dict[str, Any]:
         """This documentation for programs: OpenAPI 3.1."""
-        return create_document(current_app)
+        if not made:
+            made.append(create_document(current_app))
+        return made[0]
 
     @blueprint.get("/docs")
     @public

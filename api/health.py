@@ -53,7 +53,7 @@ def create_health_blueprint(
     @public
     @operation(also=(503,), problems=(404,))
     async def account_readyz(account_id: AccountId) -> Answer[AccountHealth]:
-        """200 if every planned connection of this account is live."""
+        """200 if every planned connection of this account is live, and there is one."""
         if account_id not in status.account_ids:
             raise ProblemError(404, f"there is no account {account_id!r}", kind="unknown-account")
         body = account_health(status, account_id)

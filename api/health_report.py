@@ -184,7 +184,9 @@ def health_summary(status: ServiceStatus, now: float) -> Health:
     """What ``/health`` says at ``now``, UNIX seconds."""
     accounts = [account_health(status, name) for name in status.account_ids]
     ready = readiness(status)
-    is_well = ready.ready and all(account.live for account in accounts)
+    is_well = ready.ready and all(
+        account.live or status.account_is_idle(account.account_id) for account in accounts
+    )
     return Health(
         status="ok" if is_well else "degraded",
         environment=status.environment,

@@ -92,6 +92,8 @@ def create_mock_data_blueprint(
         at = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
         toggled[:] = [(at.isoformat(timespec="milliseconds"), who)]
         said = "on outside market hours" if to else "off: silence outside market hours"
+        if settings.is_mock:
+            said = f"not needed: this market is simulated and never closes. Kept: {to}"
         return Switched(True, to, f"The mock market is {said}.")
 
     @blueprint.post("/advanced/mock-data/enable")

@@ -95,9 +95,9 @@ _KINDS: Final = (
     ProblemKind(
         "store-unavailable",
         503,
-        "Database unavailable",
-        "PostgreSQL does not answer, or takes no writes. Streaming goes on from memory; the "
-        "request can be repeated later.",
+        "Unavailable for now",
+        "PostgreSQL does not answer or takes no writes, or what it is to be asked about is not "
+        "loaded yet. Streaming goes on from memory; the request can be repeated later.",
     ),
     ProblemKind(
         "too-slow", 503, "Too slow", "The answer was not there within the time of this route."
@@ -106,7 +106,8 @@ _KINDS: Final = (
         "not-configured",
         503,
         "Not configured",
-        "The service lacks what the answer needs, such as the market hours of a year.",
+        "The service lacks what the answer needs, such as the market hours of a year, or the key "
+        "that secrets are stored under. Asking again does not help: a person has to set it.",
     ),
     ProblemKind(
         "broker-busy",

@@ -17,7 +17,7 @@ from ticker.control_metrics import ControlMetrics
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_UNLIMITED: Final = frozenset({"/livez", "/readyz"})
+_UNLIMITED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """A probe that is refused would have the service restarted for somebody else's haste."""
 
 HEADERS_MAX: Final = 16 * 1024

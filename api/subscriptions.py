@@ -38,6 +38,7 @@ class SubscriptionQuery(Query, frozen=True):
     segment: Text | None = None
     instrument_token: InstrumentToken | None = None
     origin: Origin | None = None
+    underlying: Annotated[Text | None, msgspec.Meta(description="As in NIFTY.")] = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     offset: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 0
     after: Annotated[
@@ -117,6 +118,7 @@ def create_subscriptions_blueprint(subscriptions: Subscriptions, reloads: Reload
             segment=query.segment,
             instrument_token=query.instrument_token,
             origin=query.origin,
+            underlying=query.underlying,
         )
         rows = await subscriptions.find(
             wanted, limit=query.limit, offset=query.offset, after=query.after

@@ -63,12 +63,14 @@ class Tasks:
     ]
     stream_accounts: Callable[[SendFrames, SendEvents], Awaitable[None]]
     run_mock_market: Callable[[SendFrames, SendEvents], Awaitable[None]]
+    keep_store: Task
     keep_accounts: Callable[..., Awaitable[None]]
     steering: Mapping[str, Task]
 
 
 def bind_tasks(parts: Parts, status: ServiceStatus, metrics: Metrics, tap: Tap) -> Tasks:
     """Every task but the API. ``tap`` is handed each batch of frames that is processed."""
+    metrics.control.instruments.set_function(lambda: len(parts.desired.registry.value))
     settings, desired, stores = parts.settings, parts.desired, parts.stores
     return Tasks(
         enrich=partial(
@@ -91,6 +93,13 @@ def bind_tasks(parts: Parts, status: ServiceStatus, metrics: Metrics, tap: Tap) 
         ),
         stream_accounts=partial(_stream_accounts, parts, status, metrics),
         run_mock_market=partial(_run_mock_market, parts, status, metrics),
+        keep_store=partial(
+            keep_store,
+            stores.database,
+            migrated=desired.migrated,
+            market="simulated" if settings.is_mock else "real",
+            report=partial(_report_database, status, metrics),
+        ),
         keep_accounts=partial(
             keep_accounts,
             settings.accounts,
@@ -110,19 +119,7 @@ def _bind_steering(parts: Parts, status: ServiceStatus, metrics: Metrics) -> Map
     """Tasks that nothing flows through: they read and set what is desired."""
     settings, desired, stores = parts.settings, parts.desired, parts.stores
     board, clock = parts.engine.board, parts.wall_clock
-
-    def report_database(newest: DatabaseStatus) -> None:
-        status.report_database(newest)
-        metrics.control.database_up.set(newest.available)
-        metrics.control.pool.labels("size").set(newest.pool_size)
-        metrics.control.pool.labels("in_use").set(newest.in_use)
-        metrics.control.pool.labels("waiting").set(newest.waiting)
-
-    metrics.control.instruments.set_function(lambda: len(desired.registry.value))
     return {
-        "keep_store": partial(
-            keep_store, stores.database, migrated=desired.migrated, report=report_database
-        ),
         "keep_api_keys": partial(keep_api_keys, stores.api_keys, desired.migrated),
         "restore_switch": partial(
             restore_switch,
@@ -178,6 +175,14 @@ def _bind_steering(parts: Parts, status: ServiceStatus, metrics: Metrics) -> Map
             wall_clock=clock,
         ),
     }
+
+
+def _report_database(status: ServiceStatus, metrics: Metrics, newest: DatabaseStatus) -> None:
+    status.report_database(newest)
+    metrics.control.database_up.set(newest.available)
+    metrics.control.pool.labels("size").set(newest.pool_size)
+    metrics.control.pool.labels("in_use").set(newest.in_use)
+    metrics.control.pool.labels("waiting").set(newest.waiting)
 
 
 async def _stream_accounts(

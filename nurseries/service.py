@@ -51,6 +51,10 @@ enricher waits."""
 EVENTS_MAX: Final = 64
 """Gaps and phases of the market waiting to be published. When full, their senders wait."""
 
+TABLES_S: Final = 2.0
+"""How long a start waits for PostgreSQL's tables. Nobody depends on them, but whoever finds them
+there needs not ask the broker."""
+
 
 async def run_service(
     settings: Settings,
@@ -84,6 +88,9 @@ async def run_service(
             sinks.start_soon(tasks.enrich, frames, send_snapshots)
             sinks.start_soon(tasks.publish, snapshots, events)
             async with send_frames, send_events, trio.open_nursery() as sources:
+                sources.start_soon(tasks.keep_store)
+                with trio.move_on_after(TABLES_S):
+                    await parts.desired.migrated.wait()
                 for name, task in tasks.steering.items():
                     sources.start_soon(task, name=name)
                 await sources.start(tasks.keep_accounts)

@@ -43,7 +43,7 @@ def announce(settings: Settings, url: str) -> Iterator[str]:
     The API key of a local market is shown: it is of this run, and nothing is behind it.
     """
     broker = "the broker" if settings.kite_api_root == BROKER_API_ROOT else "simulator"
-    redis_url = _without_login(settings.redis_url or "")
+    redis_url = _without_passwords(settings.redis_url or "")
     yield f"{'API':>12}  {url}"
     yield f"{'its manual':>12}  {url}/docs"
     key = settings.api_key.get_secret_value() if settings.api_key else ""
@@ -51,7 +51,7 @@ def announce(settings: Settings, url: str) -> Iterator[str]:
         yield f"{'X-API-Key':>12}  {key}"
     for name, address in (
         ("Redis", redis_url),
-        ("PostgreSQL", _without_login(settings.database_url or "")),
+        ("PostgreSQL", _without_passwords(settings.database_url or "")),
         (broker, settings.kite_api_root),
         ("channels", f"{settings.publish_channel_prefix}:options, :underlying, :events"),
         ("watch it", f"{_python()} -m ticker watch --redis-url {redis_url}"),
@@ -59,11 +59,17 @@ def announce(settings: Settings, url: str) -> Iterator[str]:
         yield f"{name:>12}  {address}"
 
 
-def _without_login(url: str) -> str:
+def _without_passwords(url: str) -> str:
+    """The URL as it can be used by whoever knows its passwords, without these."""
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    shown = "&".join(
+        pair for pair in parts.query.split("&") if "password" not in pair.partition("=")[0]
+    )
+    # put together by hand: the library drops the slashes before a host that is empty
+    login, _, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    address = f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}"
+    return f"{address}?{shown}" if shown else address
 
 
 def _python() -> str:

@@ -61,7 +61,7 @@ def _database_url(values: Mapping[str, str]) -> str | None:
     password = quote(values.get("INSTRUMENT_DB_PASSWORD", ""), safe="")
     name = quote(values.get("INSTRUMENT_DB_NAME", "stocksblitz_unified"), safe="")
     login = f"{user}:{password}" if password else user
-    address = f"[{host}]" if ":" in host else host
+    address = f"[{host}]" if ":" in host else quote(host, safe=",")  # it may be a socket's folder
     return f"postgresql://{login}@{address}:{values.get('INSTRUMENT_DB_PORT', '5432')}/{name}"
 
 

@@ -6,8 +6,9 @@ import logging
 import numbers
 import sys
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import PurePath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO, cast
 from uuid import UUID
 
 import structlog
@@ -25,7 +26,8 @@ _BESIDE: Final = frozenset({"exc_info", "stack_info"})
 
 def configure_logging(level: str, log_format: LogFormat) -> None:
     """Set structlog up for the process. Times are UTC, RFC 3339."""
-    terminal = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    has_terminal = sys.stderr is not None and sys.stderr.isatty()
+    terminal = log_format == "console" or (log_format == "auto" and has_terminal)
     # Rich's tracebacks, the default where it is installed, show the values of all variables.
     render: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -42,9 +44,28 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
+
+
+class Unfailing:
+    """A stream whose lines may get lost: a full disk, or a reader that has gone, ends no feed."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write as much as the stream takes; there may be none."""
+        if self._stream is not None:
+            with suppress(OSError, ValueError):  # ValueError: it is closed
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.flush()
 
 
 def redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Mapping[str, Any]:

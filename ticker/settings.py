@@ -5,7 +5,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Final, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,9 @@ REAL_ENVIRONMENTS: Final = ("staging", "production", "prod", "live")
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
 DEFAULT_DATABASE_URL: Final = "postgresql://stocksblitz@localhost:5432/stocksblitz_unified"
 
+
+_HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
+"""A host and its port in a URL. What else stands there may be a part of a password."""
 
 ACCOUNT_ID: Final = re.compile(r"^(?!mock$)[A-Za-z0-9_-]{1,50}$")
 """What an account may be called; ``mock`` is what the mock market is called in metrics."""
@@ -159,17 +162,15 @@ class Settings(BaseModel):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        if value is not None and _split_url(value).scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
     @field_validator("database_url")
     @classmethod
     def _database_scheme(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme not in {"postgresql", "postgres"}:
+        if value is not None and _split_url(value).scheme not in {"postgresql", "postgres"}:
             raise ValueError("must start with postgresql://")
-        if value is not None:
-            _ = urlsplit(value).port  # a ValueError of its own if it is no number
         return value
 
     @model_validator(mode="after")
@@ -226,8 +227,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _split_url(value: str) -> SplitResult:
+    """The URL's parts. Raises ValueError, in whose text none of them stands: urlsplit's own
+    quotes what it takes for the port, which in ``//user:pass/word@host`` is half a password.
+    """
+    refusal = ValueError("not a URL; in a password, such signs as / # ? @ : [ are percent-encoded")
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        raise refusal from None
+    hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL's may be several
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        raise refusal
+    return parts
+
+
 def _checked_url(value: str, anywhere: set[str], on_loopback: str) -> str:
-    parts = urlsplit(value)
+    parts = _split_url(value)
     if parts.scheme in anywhere or (
         parts.scheme == on_loopback and is_loopback(parts.hostname or "")
     ):

@@ -95,3 +95,15 @@ class ServiceStatus:
         """Whether all of the account's planned connections are live; false if none is planned."""
         feeds = self.account_feeds(account_id)
         return bool(feeds) and all(feed.state == "live" for feed in feeds)
+
+    def account_is_idle(self, account_id: str) -> bool:
+        """Whether nothing is planned on the account although it is logged in: others carry all.
+
+        False for one whose sockets are away: what they carried was planned elsewhere.
+        """
+        is_valid = any(
+            account.account_id == account_id and account.token_state == "valid"  # noqa: S105
+            for account in self.accounts
+        )
+        is_away = any(away.startswith(f"{account_id}/") for away in self.plan.away)
+        return is_valid and not is_away and not self.account_feeds(account_id)

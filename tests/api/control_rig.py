@@ -5,7 +5,7 @@ Two small tasks stand in for those of the service: one settles reloads, one answ
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from ticker.accounts.secrets_box import SecretBox, create_encryption_key
 from ticker.accounts.sessions import Session, Sessions, describe_session
 from ticker.board import Board
 from ticker.control_metrics import ControlMetrics
+from ticker.errors import StoreUnavailableError
 from ticker.greeks.chains import Chains
 from ticker.history.history import History
 from ticker.history.reference_bars import ReferenceBars
@@ -101,6 +102,8 @@ async def open_control(
         )
         registry = Latest(await load_registry(brokers))
         control = create_control(address.rest_url, database, brokers, sessions, registry)
+        with suppress(StoreUnavailableError):
+            await control.api_keys.refresh()
         nursery.start_soon(settle_reloads, control.reloads)
         nursery.start_soon(answer_refreshes, control.refreshes)
         status = create_status(len(registry.value))

@@ -10,6 +10,8 @@ import trio
 
 from api.app import create_app
 from api.server import GRACE_S, SEND_TIMEOUT_S, serve_api
+from ticker.accounts.credentials import TokenState
+from ticker.accounts.sessions import AccountStatus
 from ticker.errors import ConfigurationError
 from ticker.instruments.refreshes import InstrumentsStatus
 from ticker.messages import ConnectionId, FeedState, FeedStatus
@@ -133,6 +135,29 @@ async def test_health_is_the_contracts_summary() -> None:
     assert second["connections"][0]["state"] == "backing_off"
     assert body["dependencies"]["redis"]["circuit"] == "closed"
     assert body["dependencies"]["instrument_registry"]["cached_instruments"] == 1000
+
+
+async def test_an_account_that_has_nothing_to_carry_is_no_trouble_unless_it_cannot() -> None:
+    status = create_status()
+    make_ready(status)
+    report_feed(status, "b", "idle", target=0)
+    async with open_api(status) as client:
+
+        async def summary(token_state: TokenState, *away: str) -> object:
+            status.report_accounts(
+                (
+                    AccountStatus("a", "settings", "valid"),
+                    AccountStatus("b", "settings", token_state),
+                )
+            )
+            status.report_plan(PlanStatus(wanted=20, away=away))
+            return (await client.get("/health")).json()["status"]
+
+        assert await summary("valid") == "ok"
+        assert await summary("expired") == "degraded"
+        assert await summary("missing") == "degraded"
+        assert await summary("valid", "b/0") == "degraded", "its token was refused, say"
+        assert await summary("valid", "bb/0") == "ok"
 
 
 async def test_metrics_are_prometheus_text() -> None:

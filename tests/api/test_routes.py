@@ -32,6 +32,13 @@ def tokens_of(rig: ControlRig, count: int = 3) -> list[int]:
     ]
 
 
+LISTED: Final = """
+INSERT INTO instrument_registry (
+    instrument_token, exchange_token, tradingsymbol, name, underlying, segment, instrument_type,
+    strike, tick_size, lot_size, exchange
+) VALUES (%s, 1, 'X', 'NIFTY', 'NIFTY', 'NFO-OPT', 'CE', 1, 0.05, 1, 'NFO')"""
+
+
 async def create_key(client: quart.typing.TestClientProtocol, *scopes: str) -> str:
     body = {"name": "of a test", "scopes": list(scopes)}
     response = await client.post("/api-keys", json=body, headers=header())
@@ -118,6 +125,9 @@ async def test_subscriptions_come_in_pages_and_change_in_bulk() -> None:
         assert [row["instrument_token"] for row in offset] == tokens[6:]
         segment = await get_json(client, "/subscriptions?segment=NSE&origin=user&account_id=a0")
         assert segment == []
+        await rig.database.run(lambda connection: connection.execute(LISTED, tokens[2:3]).rowcount)
+        underlying = await get_json(client, "/subscriptions?underlying=NIFTY")
+        assert [row["instrument_token"] for row in underlying] == tokens[2:3]
 
         body = {"subscribe": wanted[:1], "unsubscribe": tokens[1:]}
         changed = await client.post("/subscriptions/bulk", json=body, headers=header())

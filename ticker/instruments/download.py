@@ -52,7 +52,7 @@ async def download_dumps(
     dumps: dict[str, ExchangeDump] = {}
     problems: dict[str, str] = {}
     accounts: dict[str, None] = {}
-    reason = "no account is logged in"
+    refusals: list[str] = []  # one of each account that failed
     for exchange in exchanges:
         while waiting and exchange not in dumps and exchange not in problems:
             source = waiting[0]
@@ -64,15 +64,16 @@ async def download_dumps(
                 if error.status == _BAD_REQUEST:  # it would be for any account
                     problems[exchange] = reason
                 else:
+                    refusals.append(reason)
                     waiting.pop(0)
             except BrokerError as error:
-                reason = f"{source.account_id}: {error}"
+                refusals.append(f"{source.account_id}: {error}")
                 waiting.pop(0)
             else:
                 dumps[exchange] = reader.finish(day, is_confirmed=is_confirmed)
                 accounts[source.account_id] = None
         if exchange not in dumps:
-            problems.setdefault(exchange, reason)
+            problems.setdefault(exchange, "; ".join(refusals) or "no account is logged in")
     return Downloaded(dumps, problems, tuple(accounts))
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ticker.accounts.sessions import Session, Sessions
 from ticker.circuit_breaker import CircuitState
-from ticker.errors import BrokerError, BrokerResponseError, UnknownAccountError
+from ticker.errors import BrokerBusyError, BrokerError, BrokerResponseError, UnknownAccountError
 from ticker.kite.calls import INPUT_EXCEPTION, Call, Caller, Observe, RestPolicy
 from ticker.kite.limits import BrokerClock, RateLimits
 from ticker.kite.login import create_checksum
@@ -210,12 +210,13 @@ class Brokers:
     ) -> T:
         """The answer of that account, or of the first that gives one.
 
-        Raises UnknownAccountError if there is no (such) account, and the first one's BrokerError
+        Raises UnknownAccountError if there is no such account, BrokerBusyError if there is none at
+        all, and the first one's BrokerError
         if none answers. A refusal that is about the question itself is final.
         """
         brokers = self.in_order() if account_id is None else [self.of(account_id)]
         if not brokers:
-            raise UnknownAccountError("there is no account", field="account_id")
+            raise BrokerBusyError("there is no account to ask", retry_after_s=5.0)
         errors: list[BrokerError] = []
         for broker in brokers:
             try:

@@ -122,7 +122,10 @@ def postgres_programs() -> Path:
 async def _create_cluster(
     programs: Path, data: Path, user: OsUser | None, *, to_forget: bool
 ) -> None:
-    """Make ``data`` a database cluster, unless it is one."""
+    """Make ``data`` a database cluster, unless it is one.
+
+    Raises ConfigurationError, and leaves it as it is, if something else is in there.
+    """
     version = data / "PG_VERSION"
     if version.exists():
         major = PROGRAMS_FOLDER.removeprefix("pginstall")
@@ -210,7 +213,13 @@ def _is_enterable(place: Path, user: OsUser | None) -> bool:
 
 
 def _make_folder(folder: Path, user: OsUser | None) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror}") from None
+    if not is_empty:  # somebody else's: its owner is not to be changed
+        raise ConfigurationError(f"{folder} is not empty, and there is no database in it")
     closed = [place for place in folder.resolve().parents if not _is_enterable(place, user)]
     if closed:
         raise ConfigurationError(
