@@ -88,14 +88,14 @@ def measure_service(market: Market, websocket: str, window_s: float) -> Run:
         "KITE_BENCH_ACCESS_TOKEN": market.access_token,
         "LOG_LEVEL": "error",
     }
-    with _open_process(["-m", "ticker", "run", "--port", "0"], environment) as output:
-        url = _wait_line(output, "API").split()[1]
+    with open_process(["-m", "ticker", "run", "--port", "0"], environment) as output:
+        url = wait_line(output, "API").split()[1]
         with httpx.Client(base_url=url, timeout=10) as client:
             _wait_flow(client)
             time.sleep(1.0)
-            before, started = _read_metrics(client), time.monotonic()
+            before, started = read_metrics(client), time.monotonic()
             time.sleep(window_s)
-            after, ended = _read_metrics(client), time.monotonic()
+            after, ended = read_metrics(client), time.monotonic()
     return _difference(before, after, ended - started)
 
 
@@ -105,8 +105,8 @@ def measure_script(market: Market, websocket: str, window_s: float) -> float:
     command = ["-m", "tests.benchmarks.script", "--rest", market.rest, "--websocket", websocket]
     command += ["--redis", market.redis, "--api-key", market.api_key]
     command += ["--access-token", market.access_token, "--tokens", ",".join(tokens)]
-    with _open_process(command, {}, errors=subprocess.DEVNULL) as output:
-        seconds = [json.loads(_wait_line(output, "{")) for _ in range(max(3, int(window_s)))]
+    with open_process(command, {}, errors=subprocess.DEVNULL) as output:
+        seconds = [json.loads(wait_line(output, "{")) for _ in range(max(3, int(window_s)))]
     return float(statistics.median(second["ticks_per_s"] for second in seconds[1:]))
 
 
@@ -152,7 +152,7 @@ def _quantile(grown: Mapping[str, float], share: float) -> float:
     return float("nan")
 
 
-def _read_metrics(client: httpx.Client) -> dict[str, float]:
+def read_metrics(client: httpx.Client) -> dict[str, float]:
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:
@@ -164,7 +164,7 @@ def _read_metrics(client: httpx.Client) -> dict[str, float]:
 
 def _wait_flow(client: httpx.Client) -> None:
     deadline = time.monotonic() + 60
-    while _read_metrics(client).get("feed_ticks_published_total", 0.0) < 10_000:
+    while read_metrics(client).get("feed_ticks_published_total", 0.0) < 10_000:
         if time.monotonic() > deadline:
             raise TimeoutError("the service published nothing within a minute")
         time.sleep(0.1)
@@ -172,9 +172,9 @@ def _wait_flow(client: httpx.Client) -> None:
 
 @contextmanager
 def _open_simulator(redis: str) -> Iterator[Market]:
-    with _open_process(["-m", "ticker", "simulate", "--port", "0"], {}) as output:
-        account = dict(word.split("=", 1) for word in _wait_line(output, "api_key=").split())
-        ready = _wait_line(output, "ready").split()
+    with open_process(["-m", "ticker", "simulate", "--port", "0"], {}) as output:
+        account = dict(word.split("=", 1) for word in wait_line(output, "api_key=").split())
+        ready = wait_line(output, "ready").split()
         address = dict(word.split("=", 1) for word in ready[1:])
         yield Market(address["rest"], redis, account["api_key"], account["access_token"])
 
@@ -182,18 +182,18 @@ def _open_simulator(redis: str) -> Iterator[Market]:
 @contextmanager
 def _open_load(packets_per_frame: int, ticks_per_s: float) -> Iterator[str]:
     command = ["-m", "tests.benchmarks.load", "--packets-per-frame", str(packets_per_frame)]
-    with _open_process([*command, "--ticks-per-s", str(ticks_per_s)], {}) as output:
-        yield _wait_line(output, "ready").split()[1]
+    with open_process([*command, "--ticks-per-s", str(ticks_per_s)], {}) as output:
+        yield wait_line(output, "ready").split()[1]
 
 
 @contextmanager
 def _open_redis() -> Iterator[str]:
-    with _open_process(["-m", "tests.benchmarks.server"], {}) as output:
-        yield _wait_line(output, "ready").split()[1]
+    with open_process(["-m", "tests.benchmarks.server"], {}) as output:
+        yield wait_line(output, "ready").split()[1]
 
 
 @contextmanager
-def _open_process(
+def open_process(
     arguments: Sequence[str], environment: Mapping[str, str], errors: int | None = None
 ) -> Iterator[IO[str]]:
     """A Python child; its standard output is yielded, and it is ended on exit."""
@@ -221,7 +221,7 @@ def _open_process(
             child.stdout.close()
 
 
-def _wait_line(output: IO[str], start: str) -> str:
+def wait_line(output: IO[str], start: str) -> str:
     for line in output:
         if line.lstrip().startswith(start):
             return line

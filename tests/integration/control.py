@@ -14,6 +14,12 @@ from tests.integration.live import Live, Simulator
 from ticker.kite.wire import decode_frames
 from ticker.simulator.sessions import SimulatedAccount
 
+QUICK: dict[str, Any] = {
+    "subscription_reload_debounce_seconds": 0.1,
+    "subscription_reload_interval_seconds": 0.2,
+}
+"""Settings for tests that change subscriptions often."""
+
 REST_S = 5.0
 """What lies between two reloads by default."""
 

@@ -73,6 +73,14 @@ class Simulator:
         return response.raise_for_status().json()
 
 
+class RealMarketSettings(Settings):
+    """As with the real broker: a simulator's loopback address alone makes nothing mock."""
+
+    @property
+    def is_mock(self) -> bool:
+        return False
+
+
 @dataclass
 class Live:
     """A service under test, and everything around it."""
@@ -150,6 +158,7 @@ async def open_live(
     token_files: tuple[Path, ...] = (),
     rate: float = 4.0,
     wall_clock: Callable[[], float] = time.time,
+    settings_type: type[Settings] = Settings,
     **changes: object,
 ) -> AsyncIterator[Live]:
     """Start everything, yield once every account is live and payloads arrive, stop in order.
@@ -164,7 +173,7 @@ async def open_live(
         settings = create_settings(simulator, address, token_files)
         known: dict[str, object] = {"redis_url": server.url, "database_url": database_url}
         known["accounts"] = settings.accounts[:configured]
-        settings = settings.model_copy(update=known | changes)
+        settings = settings_type(**dict(settings.model_copy(update=known | changes)))
         status = ServiceStatus(
             started_at=0.0,
             environment="test",

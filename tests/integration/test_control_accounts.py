@@ -1,5 +1,7 @@
 """Accounts over the API while the service runs: dead, logged in, stood in for, added, removed."""
 
+import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,7 @@ import trio
 from psycopg import sql
 
 from tests.integration.control import (
+    QUICK,
     find_unsubscribed,
     load_account_tokens,
     load_table,
@@ -18,14 +21,12 @@ from tests.integration.control import (
     wait_reload,
 )
 from tests.integration.live import API_KEY, ENCRYPTION_KEY, Live, open_live
-from tests.postgres import open_test_url
+from tests.postgres import open_postgres_server, open_test_url
+from ticker.accounts.secrets_box import SecretBox
+from ticker.stores.accounts import AccountStore
+from ticker.stores.database import DatabasePolicy, open_database
 
 pytestmark = pytest.mark.slow
-
-QUICK = {
-    "subscription_reload_debounce_seconds": 0.1,
-    "subscription_reload_interval_seconds": 0.2,
-}
 
 
 def state(live: Live, account_id: str) -> str:
@@ -78,10 +79,35 @@ async def test_a_dead_token_is_renewed_over_the_api_and_stood_in_for_meanwhile()
         assert live.status.account_feeds("a1")[0].reconnects == 0
 
 
+async def test_accounts_stand_in_and_log_in_while_postgresql_is_away() -> None:
+    """Plans go on being made, from the rows in memory."""
+    async with (
+        open_postgres_server() as server,
+        open_live(database_url=server.url, account_failover_seconds=0.5, **QUICK) as live,
+    ):
+        await live.wait_for(lambda: live.status.plan.planned > 100)
+        await live.wait_for(live.is_live)
+        first, second = live.simulator.accounts
+        own = await load_account_tokens(live, first)
+        others = await load_account_tokens(live, second)
+        await server.stop()
+        await live.simulator.inject("kill_token", api_key=first.api_key)
+        await wait_carried(live, 1, own | others, 5)
+        assert live.counted("subscription_reloads_total", outcome="failed") > 0
+        assert not (await log_in(live, "a0"))["is_kept"], "it is lost with the process"
+        await wait_carried(live, 0, own, 5)
+        await wait_carried(live, 1, others, 5)
+        await server.start()
+        (token,) = await find_unsubscribed(live, 1)
+        await live.wait_for(lambda: live.status.plan.store_error is None, 5)
+        await wait_reload(live, (await subscribe(live, token))["reload_id"])
+        assert (await load_table(live)).keys() == own | others | {token}
+
+
 def busiest(live: Live, tokens: set[int]) -> int:
     """The one of these that ticked most: it will soon tick again."""
-    ticked = [row["instrument_token"] for row in live.payloads if row["instrument_token"] in tokens]
-    return max(set(ticked), key=ticked.count)
+    ticked = Counter(row["instrument_token"] for row in live.payloads)
+    return max(tokens, key=ticked.__getitem__)
 
 
 async def test_an_account_comes_and_goes_over_the_api() -> None:
@@ -98,7 +124,7 @@ async def test_an_account_comes_and_goes_over_the_api() -> None:
         assert created.status_code == 201, created.text
         assert created.json()["access_token"] != third.access_token
         (token,) = await find_unsubscribed(live, 1)
-        await live.wait_for(lambda: "d0" in live.status.account_ids, 3)
+        await live.wait_for(lambda: "d0" in live.status.account_ids, 1)
         since = len(live.payloads)
         row = await subscribe(live, token, account_id="d0")
         await live.wait_for(lambda: has_ticked(live, token, "d0", since), 5)
@@ -110,7 +136,9 @@ async def test_an_account_comes_and_goes_over_the_api() -> None:
         gone = await live.api.delete("/trading-accounts/d0", params={"hard_delete": "true"})
         assert gone.json() == {"success": True, "account_id": "d0", "hard_deleted": True}
         await wait_no_socket(live, third.api_key)
-        await live.wait_for(lambda: "d0" not in live.status.account_ids, 3)
+        await live.wait_for(lambda: "d0" not in live.status.account_ids, 1)
+        gauge = 'websocket_pool_subscribed_tokens{account_id="d0"}'
+        await live.wait_for(lambda: gauge not in live.metrics.render().decode(), 3)
         since = len(live.payloads)
         await live.wait_for(lambda: has_ticked_elsewhere(live, token, since), 5)
         assert token in await load_table(live)
@@ -143,16 +171,18 @@ async def test_secrets_are_in_no_answer_log_metric_or_table(
         answers.append(await live.api.post("/trading-accounts", json=body | {"account_id": "d1"}))
         secret = {"access_token": third.access_token}
         answers.append(await live.api.put("/trading-accounts/d0", json=secret))
-        await live.wait_for(lambda: "d0" in live.status.account_ids, 3)
+        await live.wait_for(lambda: "d0" in live.status.account_ids, 1)
         (token,) = await find_unsubscribed(live, 1)
         await subscribe(live, token, account_id="d0")
         await live.wait_for(lambda: state(live, "d0") == "live", 5)
         made = (await live.api.post("/api-keys", json={"name": "n", "scopes": ["read"]})).json()
         renewed = [await use_logins(live, account_id) for account_id in ("a0", "d0")]
+        tokens = await load_tokens(url)
+        assert len(tokens) == 2, "of the two logins"
         answers += await provoke_errors(live, made["api_key"])
         answers += [await live.api.get(path) for path in READ]
         await live.wait_ticks(50)
-        seen = {str(answer.url.path): answer.text for answer in answers}
+        seen = {f"{at}: {each.url.path}": each.text for at, each in enumerate(answers)}
         seen |= {"payloads": str(live.payloads), "events": str(live.events), "tables": dump(url)}
         seen |= dict(zip(("stdout", "stderr"), capfd.readouterr(), strict=True))
     assert "logged_in" in seen["stdout"]
@@ -160,6 +190,7 @@ async def test_secrets_are_in_no_answer_log_metric_or_table(
     secrets = {"api key": API_KEY, "encryption key": ENCRYPTION_KEY, "made key": made["api_key"]}
     for number, found in enumerate(renewed):
         secrets |= {f"{name} of login {number}": text for name, text in found.items()}
+    secrets |= {f"new access token of {name}": token for name, token in tokens.items()}
     for number, account in enumerate(live.simulator.accounts):
         secrets[f"access token {number}"] = account.access_token
         secrets[f"api secret {number}"] = account.api_secret
@@ -204,17 +235,25 @@ async def provoke_errors(live: Live, key: str) -> list[httpx.Response]:
     """Requests that are refused, with secrets where they do not belong."""
     third = live.simulator.accounts[2]
     await live.simulator.inject("rest", status=500, body="html", times=1)
+    as_json = {"Content-Type": "application/json"}
     bad = {"account_id": "x", "api_key": third.api_key, "password": third.api_secret}
     async with httpx.AsyncClient(base_url=live.api_url) as stranger:
         return [
             await live.api.get("/account/margins", params={"account_id": "a0"}),
             await live.api.post("/trading-accounts", json=bad),
-            await live.api.post("/trading-accounts", content=third.access_token),
+            await live.api.post("/trading-accounts", content=third.access_token, headers=as_json),
             await live.api.get("/subscriptions", headers={"X-API-Key": API_KEY + "x"}),
             await stranger.get("/subscriptions", headers={"Authorization": f"Basic {key}"}),
             await stranger.post("/api-keys", headers={"X-API-Key": key}),
             await stranger.get("/nowhere", headers={"X-API-Key": key}),
         ]
+
+
+async def load_tokens(url: str) -> Mapping[str, str]:
+    """The access tokens that the service keeps, opened."""
+    async with open_database(url, DatabasePolicy(), wall_clock=time.time) as database:
+        rows = await AccountStore(database, SecretBox([ENCRYPTION_KEY])).load_all()
+    return {row.account_id: row.access_token for row in rows if row.access_token}
 
 
 def dump(url: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from tests.integration.control import (
+    QUICK,
     SteppedClock,
     assert_problem,
     find_unsubscribed,
@@ -22,10 +23,6 @@ pytestmark = pytest.mark.slow
 
 DEADLINE_S = 10.0
 """Every answer is there within this, whatever has become of PostgreSQL."""
-QUICK = {
-    "subscription_reload_debounce_seconds": 0.1,
-    "subscription_reload_interval_seconds": 0.2,
-}
 
 
 @asynccontextmanager
@@ -225,4 +222,7 @@ async def test_a_clock_that_jumps_fires_no_deadline() -> None:
         assert live.status.instruments.loaded_at == loaded_at, "nothing was downloaded anew"
         refreshed = await live.api.post("/admin/instrument-refresh", params={"force": "true"})
         assert refreshed.json()["refreshed"], refreshed.text
+        await live.simulator.freeze()
+        clock.offset_s += 3600.0
+        await trio.sleep(2.5)  # in which heartbeats alone arrive
         assert live.counted("feed_reconnects_total") == 0

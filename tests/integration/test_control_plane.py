@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import Counter
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -122,7 +122,7 @@ async def subscribe_all(live: Live, tokens: list[int]) -> set[str]:
 
 
 async def test_rows_edited_by_others_take_effect_between_runs_and_during_one() -> None:
-    quick = {"subscription_reload_interval_seconds": 0.5}
+    quick: dict[str, Any] = {"subscription_reload_interval_seconds": 0.5}
     async with open_test_url(is_migrated=False) as url:
         async with open_live(database_url=url, **quick) as live:
             await wait_rows(live, url)

@@ -159,7 +159,7 @@ def test_a_dead_child_server_stops_the_process() -> None:
     [
         (["run"], {"TICKER_MODE": "everything"}, "TICKER_MODE"),
         (["run"], {"KITE_ACCOUNTS": "a"}, "KITE_A_API_KEY"),
-        (["run"], {"HOST": "0.0.0.0"}, "HOST"),
+        (["run"], {"HOST": "0.0.0.0", "API_KEY_ENABLED": "false"}, "API_KEY_ENABLED"),
         (["run", "--port", "70000"], {}, "--port"),
         (["run"], {"MARKET_HOURS_FILE": "/no/such/file"}, "/no/such/file"),
         (["run", "--port", "0"], {"FO_UNDERLYINGS": "NOSUCH"}, "NOSUCH"),

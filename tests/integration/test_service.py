@@ -14,7 +14,7 @@ import trio
 from vollib.black.greeks.analytical import vega as black_vega
 
 from nurseries import bindings, serve_control
-from tests.integration.live import Live, Payload, open_live
+from tests.integration.live import Live, Payload, RealMarketSettings, open_live
 from ticker.simulator.sessions import create_accounts
 
 pytestmark = pytest.mark.slow
@@ -127,7 +127,7 @@ async def test_a_silent_socket_is_noticed_and_everything_restored(fault: str) ->
 async def test_a_socket_with_heartbeats_but_no_ticks_is_not_taken_for_live() -> None:
     async with open_live(kite_mute_seconds=1.5) as live:
         await live.simulator.inject("mute", api_key=live.simulator.accounts[0].api_key)
-        await live.wait_for(lambda: not live.status.account_is_live("a0"), 5)
+        await live.wait_for(lambda: live.status.account_feeds("a0")[0].reconnects > 0, 5)
         await live.wait_for(lambda: live.status.account_is_live("a0"), 5)
         await live.wait_for(lambda: len(live.gaps) >= 2)
         assert {gap["reason"] for gap in live.gaps} == {"silent"}
@@ -295,7 +295,7 @@ async def test_a_bug_in_any_task_ends_the_service(
 
 
 async def run_until_bug(bugs: trio.Event) -> None:
-    async with open_live() as live:
+    async with open_live(settings_type=RealMarketSettings) as live:
         await live.wait_ticks(50)
         bugs.set()
         await trio.sleep(5)

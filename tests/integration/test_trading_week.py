@@ -18,6 +18,7 @@ from tests.integration.live import (
     STOP_TIMEOUT_S,
     Live,
     Payload,
+    RealMarketSettings,
     Simulator,
     create_settings,
     open_redis_server,
@@ -27,7 +28,6 @@ from tests.integration.market_clock import MarketClock
 from tests.postgres import open_test_url
 from ticker.calendar.market_hours import day_phases
 from ticker.metrics import Metrics
-from ticker.settings import Settings
 from ticker.simulator.days import IST
 from ticker.simulator.server import SimulatorAddress, serve_simulator
 from ticker.simulator.sessions import create_accounts
@@ -50,14 +50,6 @@ LATE_S = 20.0
 """Market seconds, half a real one, that a live tick may be under way."""
 VARIATION = 12.5e-4
 SETTLE_S = 5.0
-
-
-class LiveSettings(Settings):
-    """As with the real broker: a simulator's loopback address alone makes nothing mock."""
-
-    @property
-    def is_mock(self) -> bool:
-        return False
 
 
 def at(day: dt.date, hour: int, minute: int = 0, second: int = 0) -> float:
@@ -104,7 +96,7 @@ async def open_week(clock: MarketClock) -> AsyncIterator[Live]:
                 "mock_interval_seconds": 0.05,
                 "rebalance_interval_seconds": 86_400.0,  # the same strikes all week
             }
-            settings = LiveSettings(**(dict(create_settings(simulator, address)) | changes))
+            settings = RealMarketSettings(**(dict(create_settings(simulator, address)) | changes))
             status = ServiceStatus(started_at=0.0, environment="test", account_ids=("a0",))
             metrics, stop, ended = Metrics(), trio.Event(), trio.Event()
             payloads: list[Payload] = []
