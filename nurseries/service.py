@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 import trio
 
 from nurseries.bindings import bind_tasks
@@ -75,6 +76,7 @@ async def run_service(
         now = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
         require_year(now, settings.market_hours_file)
     async with open_parts(settings, metrics.control, wall_clock) as parts:
+        structlog.get_logger().info("loading_kernels", note="compiled at the first start")
         await trio.to_thread.run_sync(parts.engine.warm_up, abandon_on_cancel=True)
         gc.collect()
         gc.freeze()  # a full collection over the compiled kernels would stall the loop for 50 ms

@@ -46,6 +46,10 @@ def announce(settings: Settings, url: str) -> Iterator[str]:
     redis_url = _without_passwords(settings.redis_url or "")
     yield f"{'API':>12}  {url}"
     yield f"{'its manual':>12}  {url}/docs"
+    if not settings.accounts:
+        yield f"{'accounts':>12}  none in the settings: see /trading-accounts"
+    if settings.api_key is None and settings.api_key_enabled:
+        yield f"{'new key':>12}  {_python()} -m ticker keys create NAME --scope admin"
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     if key.startswith(LOCAL_KEY):
         yield f"{'X-API-Key':>12}  {key}"
