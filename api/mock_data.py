@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
 from quart import Blueprint
 
 from api.auth import caller, requires
 from api.operations import Time, operation
+from ticker.calendar.india import INDIA
 from ticker.calendar.market_hours import day_phases, market_date, market_phase
 from ticker.errors import ConfigurationError
 from ticker.latest import Latest
@@ -23,7 +23,6 @@ from ticker.stores.runtime_settings import RuntimeSettings
 SETTING: Final = "mock_data_enabled"
 """The name under which the switch is kept; its value is a bool, or null for the settings'."""
 
-_INDIA: Final = ZoneInfo("Asia/Kolkata")
 _SEGMENT: Final = "NFO"
 """Whose hours the contract's ``market_hours`` are."""
 
@@ -155,13 +154,13 @@ def _hours(now: float, path: Path | None) -> tuple[MarketHours, bool]:
         spans = day_phases(_SEGMENT, market_date(at, path), path)
         is_open = market_phase(_SEGMENT, at, path).is_open
     except ConfigurationError:  # a year that the calendar does not have: never open
-        return MarketHours(None, None, _INDIA.key), False
+        return MarketHours(None, None, INDIA.key), False
     sessions = [span for span in spans if span.is_open]
     if not sessions:
-        return MarketHours(None, None, _INDIA.key), is_open
+        return MarketHours(None, None, INDIA.key), is_open
     first, last = (
-        at.astimezone(_INDIA).strftime("%H:%M")
+        at.astimezone(INDIA).strftime("%H:%M")
         for at in (sessions[0].since, sessions[-1].until)
         if at is not None
     )
-    return MarketHours(first, last, _INDIA.key), is_open
+    return MarketHours(first, last, INDIA.key), is_open

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 import trio
 
+from ticker.calendar.india import india_date
 from ticker.errors import BrokerError, UnknownAccountError
 from ticker.history.range import INDIA, Span
 from ticker.history.reference_bars import ReferenceBars
@@ -53,7 +54,7 @@ def _spots(
     """What is not loaded yet: the index or share of each underlying in the plan."""
     rows = (registry.by_token(token) for shard in plan.shards.values() for token in shard)
     names = {row.underlying for row in rows if row is not None} - loaded
-    today = dt.datetime.fromtimestamp(now, INDIA).date()
+    today = india_date(now)
     found = ((name, find_reference(registry, name, today)) for name in sorted(names))
     return {name: row for name, row in found if row is not None and row.expiry is None}
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
 import trio
 
+from ticker.calendar.india import india_date
 from ticker.errors import (
     BrokerError,
     ConfigurationError,
@@ -39,7 +39,6 @@ from ticker.stores.subscriptions import (
     SubscriptionStore,
 )
 
-INDIA: Final = ZoneInfo("Asia/Kolkata")
 PAGE: Final = 1000
 """Rows read at a time."""
 
@@ -106,7 +105,7 @@ async def rebalance_strikes(
     await registry.wait_until(lambda newest: len(newest) > 0)
     while True:
         version = await registry.wait_newer(0)
-        today = dt.datetime.fromtimestamp(wall_clock(), INDIA).date()
+        today = india_date(wall_clock())
         chosen = await desk.choose(registry.value, today)
         if (
             status.run_at is None

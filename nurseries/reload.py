@@ -13,13 +13,13 @@
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import structlog
 import trio
 
 from ticker.accounts.sessions import Sessions
+from ticker.calendar.india import india_date
 from ticker.control_metrics import ControlMetrics
 from ticker.errors import StoreUnavailableError
 from ticker.instruments.registry import InstrumentRegistry
@@ -32,8 +32,6 @@ from ticker.planning.status import PlanStatus, create_plan_status
 from ticker.planning.wishes import Wishes, resolve_rows
 from ticker.stores.subscription_index import SubscriptionIndex
 from ticker.stores.subscriptions import SubscriptionRow, SubscriptionStore
-
-INDIA: Final = ZoneInfo("Asia/Kolkata")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,7 @@ class Desk:
 
     @property
     def today(self) -> dt.date:
-        return dt.datetime.fromtimestamp(self.wall_clock(), INDIA).date()
+        return india_date(self.wall_clock())
 
 
 async def reload(

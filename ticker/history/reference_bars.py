@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import structlog
 
+from ticker.calendar.india import india_date
 from ticker.calendar.market_hours import day_phases
 from ticker.errors import ConfigurationError, StoreUnavailableError
 from ticker.history.candles import load_range
@@ -99,7 +100,7 @@ class ReferenceBars:
         """
         now = self._wall_clock()
         settled = now - SETTLED_S - _MINUTE.total_seconds()
-        today = dt.datetime.fromtimestamp(now - SETTLED_S, INDIA).date()
+        today = india_date(now - SETTLED_S)
         try:
             phases = day_phases(exchange, today, self._market_hours_file)
         except ConfigurationError:

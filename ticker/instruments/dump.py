@@ -8,15 +8,14 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 
+from ticker.calendar.india import INDIA
 from ticker.calendar.market_hours import is_trading_day, market_date, segments
 from ticker.errors import BrokerResponseError
 from ticker.instruments.registry import Instrument, InstrumentParser, InstrumentRegistry
 
-INDIA: Final = ZoneInfo("Asia/Kolkata")
 _DAY: Final = dt.timedelta(days=1)
 _CLOSED_MAX: Final = 14  # days that exchanges stay closed in a row; beyond, any day will do
 

@@ -8,11 +8,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
-from zoneinfo import ZoneInfo
 
+from ticker.calendar.india import INDIA
 from ticker.errors import InvalidRequestError
-
-INDIA: Final = ZoneInfo("Asia/Kolkata")
 
 TOKEN_EXPIRY: Final = dt.time(6, 0)
 """When every access token dies, in India: the regulator wants a login a day (Kite Connect v3)."""

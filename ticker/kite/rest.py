@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
-from zoneinfo import ZoneInfo
 
 import httpx
 import msgspec
 
 from ticker.accounts.sessions import Session, Sessions
+from ticker.calendar.india import INDIA
 from ticker.circuit_breaker import CircuitState
 from ticker.errors import BrokerBusyError, BrokerError, BrokerResponseError, UnknownAccountError
 from ticker.kite.calls import INPUT_EXCEPTION, Call, Caller, Observe, RestPolicy
@@ -36,7 +36,6 @@ from ticker.latest import Latest
 T = TypeVar("T")
 
 USER_AGENT: Final = "ticker/0.1"
-INDIA: Final = ZoneInfo("Asia/Kolkata")
 
 _CONNECTIONS_MAX: Final = 32
 """Open at once, of all accounts together; the next call waits for one within its deadline."""

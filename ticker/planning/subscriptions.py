@@ -1,14 +1,12 @@
 """Subscriptions as users change them: checked, stored, and put into effect by a reload."""
 
-import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 import trio
 
 from ticker.accounts.sessions import Sessions
+from ticker.calendar.india import india_date
 from ticker.errors import (
     CapacityError,
     InvalidRequestError,
@@ -28,8 +26,6 @@ from ticker.stores.subscriptions import (
     SubscriptionRow,
     SubscriptionStore,
 )
-
-_INDIA: Final = ZoneInfo("Asia/Kolkata")
 
 
 class SubscriptionRequest(msgspec.Struct, frozen=True):
@@ -146,7 +142,7 @@ class Subscriptions:
         instrument = registry.by_token(token)
         if instrument is None:
             raise UnknownInstrumentError(f"there is no instrument {token}", field=field)
-        today = dt.datetime.fromtimestamp(self._wall_clock(), _INDIA).date()
+        today = india_date(self._wall_clock())
         if instrument.expiry is not None and instrument.expiry < today:
             raise InvalidRequestError(
                 f"{instrument.tradingsymbol} expired on {instrument.expiry}", field=field
