@@ -121,6 +121,22 @@ class Live:
     def is_live(self) -> bool:
         return all(self.status.account_is_live(name) for name in self.status.account_ids)
 
+    def failures(self, account_id: str | None = None) -> int:
+        """How often the connections of one account, or of all, have failed so far."""
+        return sum(
+            feed.reconnects
+            for feed in self.status.feeds.values()
+            if account_id in (None, feed.connection.account_id)
+        )
+
+    async def wait_failures(self, count: int, account_id: str | None = None) -> float:
+        """Return, once that many connections have failed since the start, how long that took.
+
+        The first reconnect is immediate: the time in which a connection is not live may be too
+        short for `wait_for` to see.
+        """
+        return await self.wait_for(lambda: self.failures(account_id) >= count)
+
     async def wait_ticks(self, count: int = 50) -> None:
         """Return when the subscriber has received ``count`` payloads more."""
         wanted = len(self.payloads) + count
