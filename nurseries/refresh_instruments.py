@@ -261,7 +261,8 @@ class _Keeper:
                 for dump in dumps:
                     await trio.to_thread.run_sync(save_dump, self.policy.archive_dir, dump)
         except OSError as error:
-            problems |= {"archive": str(error)}
+            structlog.get_logger().warning("instruments_not_archived", error=str(error))
+            problems |= {"archive": error.strerror or "the day's file cannot be written"}
         self.dumps = {}
         self._tell(is_stored=not merged.refused, store_error=None, problems=problems)
 

@@ -11,7 +11,8 @@ import trio
 
 from ticker.accounts.credentials import Credentials
 from ticker.accounts.sessions import Session, Sessions
-from ticker.kite.calls import RestPolicy
+from ticker.errors import BrokerError
+from ticker.kite.calls import Call, RestPolicy
 from ticker.kite.rest import Brokers, open_brokers
 from ticker.latest import Latest
 from ticker.simulator.server import serve_simulator
@@ -26,12 +27,16 @@ NOW: Final = 1_795_000_000.0
 
 @dataclass(frozen=True)
 class Calls:
-    """What ``observe`` was told."""
+    """What ``observe`` and ``on_error`` were told."""
 
     made: list[tuple[str, str, float]] = field(default_factory=list)
+    failed: list[tuple[str, Call, BrokerError]] = field(default_factory=list)
 
     def observe(self, endpoint: str, outcome: str, seconds: float) -> None:
         self.made.append((endpoint, outcome, seconds))
+
+    def on_error(self, account_id: str, call: Call, error: BrokerError) -> None:
+        self.failed.append((account_id, call, error))
 
     def outcomes(self, endpoint: str) -> list[str]:
         return [outcome for name, outcome, _ in self.made if name == endpoint]
@@ -82,6 +87,7 @@ async def open_memory_brokers(
     calls: Calls | None = None,
 ) -> AsyncIterator[Brokers]:
     """``handler`` is the broker of account ``first``, or of ``sessions``."""
+    calls = calls or Calls()
     if sessions is None:
         sessions = sessions_of(create_session("first", f"key-{CANARY}", f"token-{CANARY}"))
     began = trio.current_time()
@@ -90,7 +96,8 @@ async def open_memory_brokers(
         sessions,
         policy=policy,
         wall_clock=lambda: NOW + trio.current_time() - began,
-        observe=(calls or Calls()).observe,
+        observe=calls.observe,
+        on_error=calls.on_error,
         transport=MemoryTransport(handler),
     ) as brokers:
         yield brokers

@@ -23,7 +23,7 @@ from ticker.errors import (
 from ticker.instruments.archive import load_dump
 from ticker.instruments.dump import ExchangeDump
 from ticker.instruments.refreshes import InstrumentsStatus, Refreshes
-from ticker.instruments.registry import COLUMNS, Instrument, InstrumentQuery, InstrumentRegistry
+from ticker.instruments.registry import COLUMNS, Instrument, InstrumentRegistry
 from ticker.kite.text import InstrumentDump, InstrumentsMeta
 from ticker.latest import Latest
 from ticker.stores.database import Database
@@ -145,8 +145,8 @@ class Rig:
         return scope
 
     async def stored(self) -> set[Instrument]:
-        rows = await self.store.find(InstrumentQuery(), limit=1000)
-        return {row.instrument for row in rows}
+        found = await InstrumentStore.load(self.store, POLICY.exchanges)  # away or not
+        return set(found.instruments)
 
     def listed(self) -> set[Instrument]:
         return set(self.registry.value)
@@ -386,5 +386,6 @@ async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> Non
     async with open_rig() as rig:
         rig.start(replace(POLICY, archive_dir=in_the_way))
         await until(lambda: "archive" in rig.status.problems)
+        assert "file" not in rig.status.problems["archive"], "/health shows it to everybody"
         assert rig.status.is_stored
         assert rig.listed() == set(MARKET)

@@ -12,13 +12,15 @@ the expiry that has ticked, not only over the strikes that are shown; ``options_
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from ticker.board import Board
 from ticker.chains.view import ChainView, IsMock, OptionQuote, Straddle
-from ticker.errors import UnknownInstrumentError, UnknownItemError
+from ticker.errors import ConfigurationError, UnknownInstrumentError, UnknownItemError
 from ticker.greeks.chains import Chains
 from ticker.instruments.registry import Instrument, InstrumentRegistry
 from ticker.ticks import Row
@@ -43,8 +45,8 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
 
     ``atm_strike``: nearest to the forward, without one to the spot. ``days_to_expiry``: calendar
     days and their fraction, 0 once it has expired. ``is_mock``: whether any of it is of a mock or
-    simulated market. ``max_pain``: the strike at which the options
-    that are open would be worth least together.
+    simulated market, None while nothing of it has ticked. ``max_pain``: the strike at which the
+    options that are open would be worth least together.
     """
 
     underlying: str
@@ -89,7 +91,7 @@ def option_chain(
     ``is_mock`` None: nothing is said about it.
 
     Raises UnknownInstrumentError if nothing of that name has options, UnknownItemError for an
-    expiry that it does not have.
+    expiry that it does not have, ConfigurationError for one that the calendar cannot tell.
     """
     rows = [row for row in registry.of_underlying(underlying) if row.is_option and row.expiry]
     rows = [row for row in rows if exchange in (None, row.exchange)]
@@ -98,10 +100,10 @@ def option_chain(
     exchange = exchange or Counter(row.exchange for row in rows).most_common(1)[0][0]
     rows = [row for row in rows if row.exchange == exchange]
     expiries = sorted({row.expiry for row in rows if row.expiry is not None})
-    ends = {day: expiry_at(exchange, day).timestamp() for day in expiries}
+    ends_at = partial(expiry_at, exchange)
     if expiry is None:
-        expiry = next((day for day in expiries if ends[day] > now), expiries[-1])
-    if expiry not in ends:
+        expiry = _nearest(expiries, ends_at, now)
+    if expiry not in expiries:
         raise UnknownItemError(f"{underlying} has no options of {expiry}", field="expiry")
     listed = [row for row in rows if row.expiry == expiry]
     view = ChainView(board, chains, listed, is_mock)
@@ -118,7 +120,7 @@ def option_chain(
         exchange=exchange,
         expiry=expiry,
         expiries=tuple(expiries),
-        days_to_expiry=max(ends[expiry] - now, 0.0) / _DAY_S,
+        days_to_expiry=max(ends_at(expiry).timestamp() - now, 0.0) / _DAY_S,
         timestamp=now,
         spot=spot.price,
         spot_age_s=spot.age_s,
@@ -134,7 +136,7 @@ def option_chain(
         max_pain=view.max_pain(),
         options_listed=len(listed),
         options_seen=sum(view.is_seen),
-        is_mock=None if is_mock is None else any(view.is_mock),
+        is_mock=any(view.is_mock) if is_mock is not None and any(view.is_seen) else None,
         strikes=tuple(
             ChainStrike(
                 strike=level,
@@ -145,6 +147,17 @@ def option_chain(
             for level in _window(levels, atm, strikes)
         ),
     )
+
+
+def _nearest(
+    expiries: Sequence[dt.date], ends_at: Callable[[dt.date], dt.datetime], now: float
+) -> dt.date:
+    """The first that is not over, passing by what the calendar cannot tell; else the last."""
+    for day in expiries:
+        with suppress(ConfigurationError):
+            if ends_at(day).timestamp() > now:
+                return day
+    return expiries[-1]
 
 
 def _put_call_ratio(listed: Sequence[Instrument], counts: Sequence[int | None]) -> float | None:

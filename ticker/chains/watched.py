@@ -35,6 +35,14 @@ class Chain:
             key = (payload["expiry"], payload["strike"], payload["type"])
             self.options[key] = payload
 
+    def lacks(self) -> str:
+        """What is missing for a table, in words; nothing as soon as there is a row of it."""
+        if self.expiry and self.options:
+            seen = sorted({expiry for expiry, _, _ in self.options})
+            is_there = self.expiry in seen
+            return "" if is_there else f"no option of {self.expiry} (but {', '.join(seen)})"
+        return "" if self.options else f"no option of {self.underlying}"
+
     def shown_expiry(self) -> str | None:
         """The chosen expiry, or the nearest of those seen."""
         return self.expiry or min((expiry for expiry, _, _ in self.options), default=None)

@@ -1,6 +1,6 @@
 """Candles of any range, from whichever account answers."""
 
-from ticker.history.range import Span, split
+from ticker.history.range import INDIA, Span, split
 from ticker.kite.models import Candles, Interval, join_candles
 from ticker.kite.rest import BrokerRest, Brokers
 
@@ -17,14 +17,18 @@ async def load_range(
 ) -> Candles:
     """An instrument's candles, in as many calls as the broker takes for them, of one account.
 
-    ``account_id`` None: whichever answers first. Raises what ``Brokers.ask`` does.
+    What the broker sends beyond the span is left out. ``account_id`` None: whichever answers
+    first. Raises what ``Brokers.ask`` does.
     """
+    since_at = span.since_at.astimezone(INDIA)
+    if interval == "day":  # it opens at midnight, whatever the hour that is asked from
+        since_at = since_at.replace(hour=0, minute=0, second=0, microsecond=0)
 
     async def ask(broker: BrokerRest) -> Candles:
         parts = [
             await broker.load_candles(token, interval, *piece, continuous=continuous, oi=oi)
             for piece in split(span, interval)
         ]
-        return join_candles(parts)
+        return join_candles(parts).between(since_at.timestamp(), span.until_at.timestamp())
 
     return await brokers.ask(ask, account_id)

@@ -6,13 +6,14 @@ is taken for India's. Ranges longer than the broker serves at once are asked for
 
 import datetime as dt
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
-from ticker.errors import InvalidRequestError, UnknownInstrumentError
+from ticker.errors import InvalidRequestError, StoreUnavailableError, UnknownInstrumentError
 from ticker.greeks.pricing import INTEREST_RATES, Profile
 from ticker.history.answer import HistoryAnswer, create_answer
 from ticker.history.candles import load_range
@@ -22,6 +23,7 @@ from ticker.history.reference_bars import ReferenceBars
 from ticker.instruments.registry import Instrument, InstrumentRegistry
 from ticker.kite.rest import Brokers
 from ticker.latest import Latest
+from ticker.stores.instruments import InstrumentStore
 
 _CONTINUOUS_EXCHANGES: Final = frozenset({"NFO", "MCX"})
 
@@ -43,7 +45,9 @@ class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """Answers history requests. ``interest_rate`` None: the profile's own."""
+    """Answers history requests. ``interest_rate`` None: the profile's own. ``archive``: where
+    contracts are that have expired, to be named; None: they are unknown.
+    """
 
     def __init__(
         self,
@@ -52,12 +56,14 @@ class History:
         references: ReferenceBars,
         *,
         wall_clock: Callable[[], float],
+        archive: InstrumentStore | None = None,
         profile: Profile = Profile.PARITY,
         interest_rate: float | None = None,
         market_hours_file: Path | None = None,
     ) -> None:
         self._registry = registry
         self._brokers = brokers
+        self._archive = archive
         self._wall_clock = wall_clock
         self._greeks = HistoryGreeks(
             registry,
@@ -80,9 +86,7 @@ class History:
         span = create_span(request.from_at, request.to_at, interval, now)
         instrument = self._registry.value.by_token(request.instrument_token)
         if instrument is None:
-            raise UnknownInstrumentError(
-                f"there is no instrument {request.instrument_token}", field="instrument_token"
-            )
+            raise await self._create_unknown(request.instrument_token)
         if request.continuous:
             _check_continuous(instrument, interval)
         account_id = request.account_id
@@ -102,9 +106,30 @@ class History:
             create_answer, instrument, interval, span, candles, greeks
         )
 
+    async def _create_unknown(self, token: int) -> UnknownInstrumentError:
+        """The broker keeps no candles of a contract that has expired, and gives its token away."""
+        says = f"there is no instrument {token}"
+        with suppress(StoreUnavailableError):
+            if self._archive and (found := await self._archive.find_token(token, dt.date.max)):
+                gone = found.instrument
+                says = (
+                    f"instrument {token} was {gone.key}, last listed on {found.last_day}: the "
+                    "broker has no candles of contracts that are gone"
+                )
+                if _can_be_continuous(gone):
+                    says += (
+                        ", but the days of this future with those of its successor: ask for that "
+                        "one with interval=day and continuous=true"
+                    )
+        return UnknownInstrumentError(says, field="instrument_token")
+
+
+def _can_be_continuous(instrument: Instrument) -> bool:
+    return instrument.is_future and instrument.exchange in _CONTINUOUS_EXCHANGES
+
 
 def _check_continuous(instrument: Instrument, interval: str) -> None:
-    if not (instrument.is_future and instrument.exchange in _CONTINUOUS_EXCHANGES):
+    if not _can_be_continuous(instrument):
         raise InvalidRequestError(
             "continuous candles are of futures on NFO and MCX", field="continuous"
         )

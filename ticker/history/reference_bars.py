@@ -148,7 +148,9 @@ class ReferenceBars:
             for opened_at, closed_at in self._hours(exchange, day):
                 begin, end = max(opened_at, since), min(closed_at, until + 60.0, now)
                 if begin < end:
-                    yield Session(begin, end, min(midnight - 1, until))
+                    # what comes after the day's end is asked for with it, or never would be
+                    last = midnight - 1 if end >= closed_at else min(midnight - 1, until)
+                    yield Session(begin, end, last)
             day += _DAY
 
     def _hours(self, exchange: str, day: dt.date) -> list[tuple[float, float]]:

@@ -8,11 +8,12 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from ticker.errors import BrokerError, BrokerResponseError, BrokerUnreachableError
+from ticker.errors import BrokerBusyError, BrokerError, BrokerResponseError, BrokerTimeoutError
 from ticker.instruments.dump import DumpReader, ExchangeDump
 from ticker.instruments.registry import InstrumentRegistry
 
 _BAD_REQUEST: Final = 400
+_FORBIDDEN: Final = 403
 
 
 class InstrumentSource(Protocol):
@@ -45,8 +46,8 @@ async def download_dumps(
 ) -> Downloaded:
     """Ask for each exchange in turn; parsed in worker threads while it arrives.
 
-    An account that fails is not asked again: the next takes over at that exchange. ``timeout_s``:
-    for one exchange. Raises nothing that is the broker's doing.
+    Where an account fails the next takes over; one that is logged out, or given a rest, is not
+    asked again. ``timeout_s``: for one exchange. Raises nothing that is the broker's doing.
     """
     waiting = list(sources)
     dumps: dict[str, ExchangeDump] = {}
@@ -54,38 +55,53 @@ async def download_dumps(
     accounts: dict[str, None] = {}
     refusals: list[str] = []  # one of each account that failed
     for exchange in exchanges:
-        while waiting and exchange not in dumps and exchange not in problems:
-            source = waiting[0]
-            reader = DumpReader(exchange, known)
+        reasons: list[str] = []
+        for source in list(waiting):
             try:
-                await _read(source, exchange, reader, timeout_s)
-            except BrokerResponseError as error:
-                reason = f"{source.account_id}: {error}"
-                if error.status == _BAD_REQUEST:  # it would be for any account
-                    problems[exchange] = reason
-                else:
-                    refusals.append(reason)
-                    waiting.pop(0)
+                dumps[exchange] = await _read(
+                    source, DumpReader(exchange, known), timeout_s, day, is_confirmed
+                )
             except BrokerError as error:
-                refusals.append(f"{source.account_id}: {error}")
-                waiting.pop(0)
+                reasons.append(f"{source.account_id}: {error}")
+                if _is_final(error):  # it would be for any account
+                    break
+                if _is_account(error):  # it would be for any exchange
+                    waiting.remove(source)
+                    refusals.append(reasons[-1])
             else:
-                dumps[exchange] = reader.finish(day, is_confirmed=is_confirmed)
                 accounts[source.account_id] = None
+                break
         if exchange not in dumps:
-            problems.setdefault(exchange, "; ".join(refusals) or "no account is logged in")
+            problems[exchange] = "; ".join(reasons or refusals) or "no account is logged in"
     return Downloaded(dumps, problems, tuple(accounts))
 
 
 async def _read(
-    source: InstrumentSource, exchange: str, reader: DumpReader, timeout_s: float
-) -> None:
+    source: InstrumentSource,
+    reader: DumpReader,
+    timeout_s: float,
+    day: dt.date,
+    is_confirmed: bool,
+) -> ExchangeDump:
     try:
         with trio.fail_after(timeout_s):
-            async with aclosing(source.load_instruments(exchange)) as chunks:
+            async with aclosing(source.load_instruments(reader.exchange)) as chunks:
                 async for chunk in chunks:
                     await trio.to_thread.run_sync(reader.feed, chunk)
     except trio.TooSlowError:
-        raise BrokerUnreachableError(
-            f"/instruments/{exchange}: not read within {timeout_s:g} s"
+        raise BrokerTimeoutError(
+            f"/instruments/{reader.exchange}: not read within {timeout_s:g} s"
         ) from None
+    # in here: a body of less than a line is only now seen to be no dump
+    return reader.finish(day, is_confirmed=is_confirmed)
+
+
+def _is_final(error: BrokerError) -> bool:
+    return isinstance(error, BrokerResponseError) and error.status == _BAD_REQUEST
+
+
+def _is_account(error: BrokerError) -> bool:
+    """Whether the account itself is no way to the broker: its login, or its circuit."""
+    if isinstance(error, BrokerResponseError):
+        return error.status == _FORBIDDEN
+    return isinstance(error, BrokerBusyError)

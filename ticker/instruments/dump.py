@@ -50,7 +50,7 @@ class DumpReader:
     """
 
     def __init__(self, exchange: str, known: InstrumentRegistry) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._known = known
         self._parser: InstrumentParser | None = None
         self._rest = b""
@@ -73,7 +73,7 @@ class DumpReader:
         self._read(self._rest)
         self._rest = b""
         rows = tuple(self._rows.values())
-        return ExchangeDump(self._exchange, day, rows, self._rejected, is_confirmed)
+        return ExchangeDump(self.exchange, day, rows, self._rejected, is_confirmed)
 
     def _read(self, line: bytes) -> None:
         text = line.decode(errors="replace").strip("\r\n")
@@ -81,7 +81,7 @@ class DumpReader:
             self._parser = InstrumentParser(text.lstrip("\ufeff"))
         elif text:
             row = self._parser.parse(text)
-            if row is None or row.exchange != self._exchange:
+            if row is None or row.exchange != self.exchange:
                 self._rejected += 1
                 return
             known = self._known.by_token(row.instrument_token)

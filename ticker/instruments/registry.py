@@ -2,7 +2,6 @@
 
 import csv
 import datetime as dt
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -216,7 +215,10 @@ class InstrumentParser:
     """
 
     def __init__(self, header: str) -> None:
-        names = next(csv.reader([header]), [])
+        try:
+            names = next(csv.reader([header]), [])
+        except csv.Error:
+            names = []
         missing = set(COLUMNS) - set(names)
         if missing:
             raise BrokerResponseError(
@@ -266,18 +268,23 @@ def parse_instruments(lines: Iterable[str]) -> Iterator[Instrument | None]:
 _BLOCK: Final = 1024  # tokens made into Python integers at a time
 _TOKENS: Final = 2**32
 _LOTS: Final = 2**31
+_RUPEES_MAX: Final = 1e9
 _TEXT_MAX: Final = 200
+_YEARS: Final = range(2000, 2100)  # the broker's zero date is of the year 1
 
 
 def _is_usable(row: Instrument) -> bool:
-    """Whether every number is one, and every text is one that can be stored and shown."""
+    """Whether every number is one, every text is one that can be stored and shown, and the expiry
+    one that a calendar can tell.
+    """
     texts = (row.tradingsymbol, row.name, row.instrument_type, row.segment, row.exchange)
     return (
         0 < row.instrument_token < _TOKENS
         and 0 <= row.exchange_token < _TOKENS
         and 0 <= row.lot_size < _LOTS
-        and 0 <= row.strike < math.inf
-        and 0 <= row.tick_size < math.inf
+        and 0 <= row.strike <= _RUPEES_MAX
+        and 0 <= row.tick_size <= _RUPEES_MAX
+        and (row.expiry is None or row.expiry.year in _YEARS)
         and bool(row.tradingsymbol and row.exchange)
         and all(text.isprintable() and len(text) <= _TEXT_MAX for text in texts)
     )

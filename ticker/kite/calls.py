@@ -4,8 +4,8 @@ Nothing secret leaves through an exception: they carry the endpoint, never the q
 or the text of a library's error, which may quote them.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -15,7 +15,12 @@ import trio
 
 from ticker.accounts.sessions import Session
 from ticker.circuit_breaker import BreakerPolicy, CircuitState
-from ticker.errors import BrokerResponseError, BrokerUnreachableError
+from ticker.errors import (
+    BrokerError,
+    BrokerResponseError,
+    BrokerTimeoutError,
+    BrokerUnreachableError,
+)
 from ticker.kite.bodies import CLOSE_S, read_body, stream_body
 from ticker.kite.circuit import Circuit
 from ticker.kite.limits import CallClass, RateLimits, parse_date
@@ -36,8 +41,9 @@ INPUT_EXCEPTION: Final = "InputException"
 
 _OK: Final = 200
 _FORBIDDEN: Final = 403
-_TOO_MANY: Final = 429
+TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
+_GATEWAY_TIMEOUT: Final = 504
 _ERROR_BYTES_MAX: Final = 65_536
 _LARGE_BYTES: Final = 65_536  # a larger body is decoded in a thread
 _MESSAGE_MAX: Final = 300
@@ -74,12 +80,25 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     needs_token: bool = True
 
 
+OnError = Callable[[str, Call, BrokerError], None]
+"""Told of each attempt that failed, or was not made: account, call, why."""
+
+
+def ignore_call(endpoint: str, outcome: str, seconds: float) -> None:
+    """Observe nothing."""
+
+
+def ignore_error(account_id: str, call: Call, error: BrokerError) -> None:
+    """Do nothing about it; whoever called is told."""
+
+
 class Caller:
     """One account's way to the broker.
 
-    Every method raises BrokerUnreachableError when there is no usable answer, BrokerResponseError
-    when the broker refuses, or would for want of a token, and BrokerBusyError when no call is
-    made: the rate limit's turn does not come in time, or the circuit is open.
+    Every method raises BrokerUnreachableError when there is no usable answer, BrokerTimeoutError
+    when that is because there was none in time, BrokerResponseError when the broker refuses, or
+    would for want of a token, and BrokerBusyError when no call is made: the rate limit's turn does
+    not come in time, or the circuit is open.
     """
 
     def __init__(
@@ -90,17 +109,23 @@ class Caller:
         *,
         policy: RestPolicy,
         observe: Observe,
+        on_error: OnError,
     ) -> None:
         self.session = session
         self._client = client
         self._limits = limits
         self._policy = policy
         self._observe = observe
+        self._on_error = on_error
         self._circuit = Circuit(policy.breaker)
 
     @property
     def circuit_state(self) -> CircuitState:
         return self._circuit.state
+
+    @property
+    def circuit_failures(self) -> int:
+        return self._circuit.failures
 
     async def read(self, call: Call, decode: Callable[[bytes], T]) -> T:
         """The answer to a GET, asked for again after failures that may pass, until the deadline:
@@ -109,31 +134,44 @@ class Caller:
         deadline = self._deadline()
 
         async def attempt() -> T:
-            return await self._attempt(call, decode, deadline)
+            with self._errors_told(call):
+                return await self._attempt(call, decode, deadline)
 
         return await retry_reads(attempt, attempts=self._policy.attempts, deadline=deadline)
 
     async def write(self, call: Call, decode: Callable[[bytes], T]) -> T:
         """The answer to a call that changes something: made once, or not at all."""
-        return await self._attempt(call, decode, self._deadline())
+        with self._errors_told(call):
+            return await self._attempt(call, decode, self._deadline())
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         """The plain body of a GET as it arrives, asked for once; to be closed by its reader.
 
         Each wait for a piece is bounded by ``timeout_s``, the whole by the caller alone.
         """
-        response = await self._open(call)
+        with self._errors_told(call):
+            response = await self._open(call)
         pieces = stream_body(response)
         try:
             async for piece in pieces:
                 yield piece
         except (httpx.HTTPError, BrokerUnreachableError) as error:
-            self._circuit.fail()
-            raise _unreachable(call, error) from None
+            failure = _unreachable(call, error)
+            self._circuit.fail(failure)
+            with self._errors_told(call):
+                raise failure from None
         finally:
             with trio.move_on_after(CLOSE_S, shield=True):
                 await pieces.aclose()
                 await response.aclose()
+
+    @contextmanager
+    def _errors_told(self, call: Call) -> Iterator[None]:
+        try:
+            yield
+        except BrokerError as error:
+            self._on_error(self.session.account_id, call, error)
+            raise
 
     def _deadline(self) -> float:
         now = trio.current_time()
@@ -152,14 +190,14 @@ class Caller:
                 if len(body) < _LARGE_BYTES:
                     return decode(body)
                 return await trio.to_thread.run_sync(decode, body)
-            raise BrokerUnreachableError("no answer in time")
+            raise BrokerTimeoutError("no answer in time")
 
     async def _open(self, call: Call) -> httpx.Response:
         deadline = self._deadline()
         async with self._turn(call, deadline) as outcome:
             with trio.move_on_at(min(deadline, trio.current_time() + self._policy.timeout_s)):
                 return await self._send(call, outcome)
-            raise BrokerUnreachableError("no answer in time")
+            raise BrokerTimeoutError("no answer in time")
 
     @asynccontextmanager
     async def _turn(self, call: Call, deadline: float) -> AsyncIterator["_Outcome"]:
@@ -181,7 +219,12 @@ class Caller:
                 except msgspec.ValidationError as error:
                     trial.is_good = True  # the broker is well, we do not understand it
                     raise _unreachable(call, error) from None
-                except (httpx.HTTPError, BrokerUnreachableError, ValueError) as error:
+                except (
+                    httpx.HTTPError,
+                    BrokerUnreachableError,
+                    ValueError,  # not JSON, not UTF-8
+                    RecursionError,  # JSON that is nested too deeply
+                ) as error:
                     trial.is_good = False
                     outcome.status = outcome.status or "unreachable"
                     raise _unreachable(call, error) from None
@@ -209,7 +252,7 @@ class Caller:
         if response.status_code == _OK:
             return response
         try:
-            if response.status_code == _TOO_MANY:
+            if response.status_code == TOO_MANY:
                 self._limits.of(call.kind).hold(self._rest_s(response))
             raise _refusal(response.status_code, await read_body(response, _ERROR_BYTES_MAX))
         finally:
@@ -234,21 +277,24 @@ def _unreachable(call: Call, error: Exception) -> BrokerUnreachableError:
     """The error without its cause, which may carry the request, headers and all."""
     if isinstance(error, httpx.HTTPError):
         says = type(error).__name__
-        if isinstance(error, httpx.NetworkError):
-            says = f"{says}: {error}"  # the operating system's words
+        if isinstance(error, httpx.NetworkError):  # the operating system's words
+            says = f"{says}: {str(error).replace(error.request.url.host, 'the broker')}"
     elif isinstance(error, BrokerUnreachableError):
         says = str(error)
     else:
         says = "the answer is not the protocol's"
-    return BrokerUnreachableError(f"{call.endpoint}: {says}")
+    is_late = isinstance(error, httpx.TimeoutException | BrokerTimeoutError)
+    return (BrokerTimeoutError if is_late else BrokerUnreachableError)(f"{call.endpoint}: {says}")
 
 
 def _refusal(status: int, body: bytes) -> BrokerResponseError | BrokerUnreachableError:
     """The broker's own error where there is one; maintenance pages are HTML."""
+    if status == _GATEWAY_TIMEOUT:
+        return BrokerTimeoutError(f"HTTP {status}")
     try:
         envelope = msgspec.json.decode(body, type=ErrorEnvelope)
-    except msgspec.DecodeError:
-        if status == _TOO_MANY:
+    except (ValueError, RecursionError):
+        if status == TOO_MANY:
             return BrokerResponseError(status, "NetworkException", "too many requests")
         return BrokerUnreachableError(f"HTTP {status} without an error body")
     message = (envelope.message or "")[:_MESSAGE_MAX]

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from ticker.circuit_breaker import BreakerPolicy, CircuitBreaker, CircuitState
-from ticker.errors import BrokerBusyError
+from ticker.errors import BrokerBusyError, BrokerError
 
 TRIAL_S: Final = 1.0
 """When to ask again while another call tries whether the broker is back."""
@@ -27,6 +27,9 @@ class Circuit:
     def __init__(self, policy: BreakerPolicy) -> None:
         self._breaker = CircuitBreaker(policy)
         self._is_tried = False
+        self._last_failure = ""
+        self.failures = 0
+        """Calls that the broker failed, since the start."""
 
     @property
     def state(self) -> CircuitState:
@@ -38,14 +41,16 @@ class Circuit:
         if self._breaker.state == "open":
             passed_s = trio.current_time() - self._breaker.opened_at
             raise BrokerBusyError(
-                "the broker's REST API has failed repeatedly and is given a rest",
+                f"the broker is given a rest, having failed repeatedly: {self._last_failure}",
                 self._breaker.policy.open_s - passed_s,
             )
         if self._breaker.state == "half_open" and self._is_tried:
             raise BrokerBusyError("a call is trying whether the broker is back", TRIAL_S)
 
-    def fail(self) -> None:
-        """A call that had been let through, and looked good, has failed later."""
+    def fail(self, error: Exception) -> None:
+        """A call that had been let through has failed; perhaps later, having looked good."""
+        self.failures += 1
+        self._last_failure = str(error)
         self._breaker = self._breaker.failed(trio.current_time())
 
     @contextmanager
@@ -60,10 +65,12 @@ class Circuit:
         trial = Trial()
         try:
             yield trial
+        except BrokerError as error:
+            if trial.is_good is False:
+                self.fail(error)
+            raise
         finally:
             if is_the_one:
                 self._is_tried = False
             if trial.is_good is True:
                 self._breaker = self._breaker.succeeded()
-            elif trial.is_good is False:
-                self._breaker = self._breaker.failed(trio.current_time())

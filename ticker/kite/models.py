@@ -4,9 +4,10 @@ A price may come as an integer or a float. Times of quotes are India's wall cloc
 be null, empty or of the year 1.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -153,6 +154,15 @@ class Candles:
         closes: npt.NDArray[np.float64] = self.prices[3]
         return closes
 
+    def between(self, since: float, until: float) -> "Candles":
+        """Those that open from ``since`` to ``until``, UNIX seconds, both included."""
+        kept = slice(
+            np.searchsorted(self.starts, since, "left"),
+            np.searchsorted(self.starts, until, "right"),
+        )
+        oi = None if self.oi is None else self.oi[kept]
+        return Candles(self.starts[kept], self.prices[:, kept], self.volume[kept], oi)
+
 
 class _CandleRows(msgspec.Struct):
     candles: list[tuple[str, float, float, float, float, float]]
@@ -169,7 +179,8 @@ _ROWS_WITH_OI: Final = msgspec.json.Decoder(Envelope[_CandleRowsWithOi])
 def parse_candles(body: bytes, *, oi: bool) -> Candles:
     """Candles of ``GET /instruments/historical``; a minute's 60 days take 50 ms, in a thread.
 
-    Raises msgspec.DecodeError or ValueError for what is not the protocol's.
+    Raises msgspec.ValidationError for what are no candles, another ValueError for what is no JSON,
+    and RecursionError where that is nested too deeply.
     """
     rows: Sequence[tuple[str | float, ...]]
     rows = (_ROWS_WITH_OI if oi else _ROWS).decode(body).data.candles
@@ -209,18 +220,32 @@ def join_candles(parts: Sequence[Candles]) -> Candles:
     return create_candles(starts, np.concatenate(numbers, axis=1))
 
 
-_INDIA: Final = ("+0530", "+05:30")
+_STAMP: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\+05:?30")
 _INDIA_S: Final = 19_800
+_LAST_S: Final = 4_102_444_800
+"""1970 to 2100: the broker's zero times are of the year 1, which no clock here can tell."""
+_COUNT_MAX: Final = 2**53
 
 
 def _columns(
     rows: Sequence[tuple[str | float, ...]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     stamps, *columns = zip(*rows, strict=True)
-    if not all(stamp[19:] in _INDIA for stamp in stamps):
-        raise ValueError("a candle's time is not India's")
-    local = np.array([stamp[:19] for stamp in stamps], "datetime64[s]").astype(np.int64)
     numbers = np.array(columns, np.float64)
-    if not np.isfinite(numbers).all():
-        raise ValueError("a candle's number is none")
-    return local - _INDIA_S, numbers
+    counts = numbers[4:]
+    if not (np.isfinite(numbers).all() and ((counts >= 0) & (counts < _COUNT_MAX)).all()):
+        raise msgspec.ValidationError("a candle's number is none, or its count cannot be one")
+    return _starts(cast("tuple[str, ...]", stamps)), numbers
+
+
+def _starts(stamps: Sequence[str]) -> npt.NDArray[np.int64]:
+    """UNIX seconds."""
+    if not all(map(_STAMP.fullmatch, stamps)):
+        raise msgspec.ValidationError("a candle's time is not India's")
+    try:
+        local = np.array([stamp[:19] for stamp in stamps], "datetime64[s]").astype(np.int64)
+    except ValueError:  # a month or an hour that there is not
+        raise msgspec.ValidationError("a candle's time is none") from None
+    if local.min() < 0 or local.max() >= _LAST_S:
+        raise msgspec.ValidationError("a candle's time is none")
+    return local - _INDIA_S

@@ -15,7 +15,15 @@ from ticker.accounts.sessions import Session, Sessions
 from ticker.calendar.india import INDIA
 from ticker.circuit_breaker import CircuitState
 from ticker.errors import BrokerBusyError, BrokerError, BrokerResponseError, UnknownAccountError
-from ticker.kite.calls import INPUT_EXCEPTION, Call, Caller, Observe, RestPolicy
+from ticker.kite.calls import (
+    INPUT_EXCEPTION,
+    Call,
+    Caller,
+    Observe,
+    OnError,
+    RestPolicy,
+    ignore_error,
+)
 from ticker.kite.limits import BrokerClock, RateLimits
 from ticker.kite.login import create_checksum
 from ticker.kite.models import (
@@ -44,10 +52,11 @@ _CONNECTIONS_MAX: Final = 32
 class BrokerRest:
     """One account's calls.
 
-    Every method raises BrokerUnreachableError when there is no usable answer, BrokerResponseError
-    when the broker refuses (``error_type`` TokenException: somebody has to log in), and
-    BrokerBusyError when our own rate limit or circuit breaker lets no call through in time. Reads
-    are repeated after failures that may pass; calls that change something never are.
+    Every method raises BrokerUnreachableError when there is no usable answer (BrokerTimeoutError:
+    none in time), BrokerResponseError when the broker refuses (``error_type`` TokenException:
+    somebody has to log in), and BrokerBusyError when our own rate limit or circuit breaker lets no
+    call through in time. Reads are repeated after failures that may pass; calls that change
+    something never are.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -60,6 +69,11 @@ class BrokerRest:
     @property
     def circuit_state(self) -> CircuitState:
         return self._caller.circuit_state
+
+    @property
+    def circuit_failures(self) -> int:
+        """Calls that the broker failed, of this session; a refusal is none."""
+        return self._caller.circuit_failures
 
     @property
     def is_ready(self) -> bool:
@@ -171,17 +185,12 @@ class Brokers:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
         sessions: Latest[Sessions],
-        *,
-        policy: RestPolicy,
+        create_caller: Callable[[Session, RateLimits], Caller],
         wall_clock: Callable[[], float],
-        observe: Observe,
     ) -> None:
-        self._client = client
         self._sessions = sessions
-        self._policy = policy
-        self._observe = observe
+        self._create_caller = create_caller
         self._clock = BrokerClock(wall_clock)
         # both hold what is of a session that is there, and are thinned out with the sessions
         self._brokers: dict[str, tuple[Session, BrokerRest]] = {}
@@ -228,8 +237,9 @@ class Brokers:
 
     def _caller(self, session: Session) -> Caller:
         api_key = session.credentials.value.api_key
-        limits = self._limits.setdefault(api_key, RateLimits(self._clock))
-        return Caller(self._client, session, limits, policy=self._policy, observe=self._observe)
+        return self._create_caller(
+            session, self._limits.setdefault(api_key, RateLimits(self._clock))
+        )
 
     def _forget(self) -> None:
         present = self._sessions.value
@@ -246,6 +256,7 @@ async def open_brokers(
     policy: RestPolicy,
     wall_clock: Callable[[], float],
     observe: Observe,
+    on_error: OnError = ignore_error,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Brokers]:
     """Every account's REST API; connections are closed on exit. ``transport``: for tests.
@@ -255,7 +266,8 @@ async def open_brokers(
     # at its usual level this library logs each URL, and that of a logout carries the token
     logging.getLogger("httpx").setLevel(logging.WARNING)
     async with _open_client(api_root, policy.timeout_s, transport) as client:
-        yield Brokers(client, sessions, policy=policy, wall_clock=wall_clock, observe=observe)
+        create_caller = partial(Caller, client, policy=policy, observe=observe, on_error=on_error)
+        yield Brokers(sessions, create_caller, wall_clock)
 
 
 def _open_client(
@@ -291,7 +303,3 @@ def _india(at: dt.datetime) -> str:
     if at.utcoffset() is None:
         raise ValueError(f"a time without a zone: {at}")
     return f"{at.astimezone(INDIA):%Y-%m-%d %H:%M:%S}"
-
-
-def ignore_call(endpoint: str, outcome: str, seconds: float) -> None:
-    """Observe nothing."""

@@ -6,7 +6,12 @@ from typing import Final, TypeVar
 import stamina
 import trio
 
-from ticker.errors import BrokerError, BrokerResponseError, BrokerUnreachableError
+from ticker.errors import (
+    BrokerError,
+    BrokerResponseError,
+    BrokerTimeoutError,
+    BrokerUnreachableError,
+)
 
 T = TypeVar("T")
 
@@ -48,4 +53,4 @@ async def retry_reads(attempt: Callable[[], Awaitable[T]], *, attempts: int, dea
                 except BrokerError as error:
                     last = error
                     raise
-    raise last or BrokerUnreachableError("the broker has not answered in time")
+    raise last or BrokerTimeoutError("the broker has not answered in time")

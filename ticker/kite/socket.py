@@ -89,8 +89,8 @@ async def open_feed(
                 status = await socket.shake_hands(root, credentials)
         except (trio.TooSlowError, trio.BrokenResourceError, ProtocolError, OSError) as error:
             # Without its cause, whose frames hold the request.
-            reason = _reason(error)
-            raise FeedUnreachableError(f"cannot connect to {root.authority}: {reason}") from None
+            reason = _reason(error).replace(root.host, "its host")  # anybody may read it
+            raise FeedUnreachableError(f"cannot connect to the broker: {reason}") from None
         if status != ACCEPTED:
             raise _REJECTIONS.get(status, HandshakeRejectedError)(status)
         yield socket

@@ -15,7 +15,7 @@ from ticker.instruments.dump import ExchangeDump, doubt
 _LOCK: Final = 0x696E_7374
 """Advisory lock of a merge: of two processes, the second waits for the first to commit."""
 
-_ARCHIVED: Final = (
+_LISTED: Final = (
     "exchange_token",
     "tradingsymbol",
     "name",
@@ -26,8 +26,8 @@ _ARCHIVED: Final = (
     "tick_size",
     "lot_size",
     "exchange",
+    "underlying",
 )
-_LISTED: Final = (*_ARCHIVED, "underlying")
 
 
 def _row(columns: Iterable[str], table: str = "") -> str:
@@ -89,15 +89,15 @@ WHERE NOT EXISTS (
 """  # noqa: S608
 
 _AMEND_SPELLS: Final = f"""
-UPDATE instrument_archive spell SET ({_row(_ARCHIVED)}) = ({_row(_ARCHIVED, "staged")})
+UPDATE instrument_archive spell SET ({_row(_LISTED)}) = ({_row(_LISTED, "staged")})
 FROM staged
 WHERE spell.last_day IS NULL AND spell.instrument_token = staged.instrument_token
-    AND ({_row(_ARCHIVED, "spell")}) IS DISTINCT FROM ({_row(_ARCHIVED, "staged")})
+    AND ({_row(_LISTED, "spell")}) IS DISTINCT FROM ({_row(_LISTED, "staged")})
 """  # noqa: S608
 
 _OPEN_SPELLS: Final = f"""
-INSERT INTO instrument_archive (instrument_token, first_day, {_row(_ARCHIVED)})
-SELECT instrument_token, day, {_row(_ARCHIVED)} FROM staged
+INSERT INTO instrument_archive (instrument_token, first_day, {_row(_LISTED)})
+SELECT instrument_token, day, {_row(_LISTED)} FROM staged
 WHERE NOT EXISTS (
     SELECT FROM instrument_archive spell
     WHERE spell.last_day IS NULL AND spell.instrument_token = staged.instrument_token

@@ -23,14 +23,6 @@ _FETCH: Final = 200  # rows made into objects at a time: a millisecond with the 
 _COLUMNS: Final = sql.SQL(", ").join(map(sql.Identifier, Instrument.__struct_fields__))
 
 
-class InstrumentRow(msgspec.Struct, frozen=True):
-    """An instrument as the table has it; ``last_refreshed_at``: when a dump last changed it."""
-
-    instrument: Instrument
-    is_active: bool
-    last_refreshed_at: dt.datetime
-
-
 class ArchivedInstrument(msgspec.Struct, frozen=True):
     """A contract, and the dumps in which its token stood for it; ``last_day`` None: it still is."""
 
@@ -81,46 +73,27 @@ class InstrumentStore:
         )
 
     async def find(
-        self,
-        query: InstrumentQuery,
-        *,
-        limit: int,
-        after: int = 0,
-        is_active: bool | None = True,
-    ) -> list[InstrumentRow]:
-        """A page by token, as ``InstrumentRegistry.search``; ``is_active`` None: those gone too."""
-        statement, values = create_find(query, limit=limit, after=after, is_active=is_active)
+        self, query: InstrumentQuery, day: dt.date, *, limit: int, after: int = 0
+    ) -> list[Instrument]:
+        """What was listed on that day, a page by token as of ``InstrumentRegistry.search``."""
+        statement, values = create_find(query, day, limit=limit, after=after)
 
-        def work(connection: psycopg.Connection[Any]) -> list[InstrumentRow]:
+        def work(connection: psycopg.Connection[Any]) -> list[Instrument]:
             rows = connection.cursor(row_factory=tuple_row).execute(statement, values)
-            return [InstrumentRow(Instrument(*row[2:]), row[0], row[1]) for row in rows]
+            return [Instrument(*row) for row in rows]
 
         return await self._database.run(work, query_type="find_instruments")
 
-    async def find_contract(
-        self, exchange: str, tradingsymbol: str, expiry: dt.date | None
-    ) -> ArchivedInstrument | None:
-        """The contract, listed or long gone, with the newest token it had; None if never seen."""
-        condition = sql.SQL(
-            "exchange = %s AND tradingsymbol = %s AND expiry IS NOT DISTINCT FROM %s"
-        )
-        return await self._find_archived(condition, (exchange, tradingsymbol, expiry))
-
     async def find_token(self, token: int, day: dt.date) -> ArchivedInstrument | None:
         """The contract that most lately had this token on that day; None if none had."""
-        condition = sql.SQL("instrument_token = %s AND first_day <= %s")
-        return await self._find_archived(condition, (token, day))
-
-    async def _find_archived(
-        self, condition: sql.SQL, values: tuple[object, ...]
-    ) -> ArchivedInstrument | None:
         statement = sql.SQL(
-            "SELECT first_day, last_day, {} FROM instrument_archive WHERE {} "
+            "SELECT first_day, last_day, {} FROM instrument_archive "
+            "WHERE instrument_token = %s AND first_day <= %s "
             "ORDER BY first_day DESC, spell DESC LIMIT 1"
-        ).format(_COLUMNS, condition)
+        ).format(_COLUMNS)
 
         def work(connection: psycopg.Connection[Any]) -> ArchivedInstrument | None:
-            cursor = connection.cursor(row_factory=tuple_row).execute(statement, values)
+            cursor = connection.cursor(row_factory=tuple_row).execute(statement, (token, day))
             row = cursor.fetchone()
             return None if row is None else ArchivedInstrument(Instrument(*row[2:]), *row[:2])
 
@@ -128,11 +101,15 @@ class InstrumentStore:
 
 
 def create_find(
-    query: InstrumentQuery, *, limit: int, after: int, is_active: bool | None
+    query: InstrumentQuery, day: dt.date, *, limit: int, after: int
 ) -> tuple[sql.Composed, list[object]]:
     """The statement of a page and its values, with a condition for each thing that is asked."""
-    conditions = ["instrument_token > %s"]
-    values: list[object] = [after]
+    conditions = [
+        "instrument_token > %s",
+        "first_day <= %s",
+        "(last_day IS NULL OR last_day >= %s)",
+    ]
+    values: list[object] = [after, day, day]
     for column in ("underlying", "expiry", "instrument_type", "segment", "exchange"):
         if (wanted := getattr(query, column)) is not None:
             conditions.append(f"{column} = %s")
@@ -140,15 +117,15 @@ def create_find(
     for condition, wanted in (
         ("strike >= %s", query.strike_min),
         ("strike <= %s", query.strike_max),
-        ("is_active = %s", is_active),
         ("tradingsymbol LIKE %s", query.prefix and _like(query.prefix)),
     ):
         if wanted is not None:
             conditions.append(condition)
             values.append(wanted)
+    # of two contracts that had a token on one day, the later
     statement = sql.SQL(
-        "SELECT is_active, last_refreshed_at, {} FROM instrument_registry WHERE {} "
-        "ORDER BY instrument_token LIMIT %s"
+        "SELECT DISTINCT ON (instrument_token) {} FROM instrument_archive WHERE {} "
+        "ORDER BY instrument_token, first_day DESC, spell DESC LIMIT %s"
     ).format(_COLUMNS, sql.SQL(" AND ").join(map(sql.SQL, conditions)))
     return statement, [*values, limit]
 

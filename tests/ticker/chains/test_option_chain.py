@@ -2,6 +2,7 @@
 
 import datetime as dt
 import threading
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -29,7 +30,7 @@ from tests.ticker.synthetic import (
 )
 from ticker.chains.option_chain import ChainStrike, OptionChain, option_chain
 from ticker.engine import Engine
-from ticker.errors import UnknownInstrumentError, UnknownItemError
+from ticker.errors import ConfigurationError, UnknownInstrumentError, UnknownItemError
 from ticker.instruments.registry import InstrumentRegistry
 from ticker.ticks import PacketKind, Row
 
@@ -191,15 +192,18 @@ def test_what_is_not_the_markets_is_told() -> None:
     assert chain_of(engine).is_mock is None, "nobody was asked"
     process(engine, [Packet(CHAIN[0], 900.0)])
     for source_is_mock in (True, False):
-        chain = option_chain(
+        load = partial(
+            option_chain,
             engine.board,
             engine.chains,
             REGISTRY,
             "NIFTY",
             now=NOW,
             expiry_at=expiry_at,
-            is_mock=lambda source, told=source_is_mock: told,  # type: ignore[misc]
+            is_mock={0: source_is_mock}.__getitem__,
         )
+        assert load(expiry=NEXT_EXPIRY).is_mock is None, "nothing of it has ticked"
+        chain = load()
         assert chain.is_mock is source_is_mock
         [call, put] = [chain.strikes[0].call, chain.strikes[0].put]
         assert call is not None
@@ -232,6 +236,26 @@ def test_the_nearest_expiry_that_is_not_over_unless_one_is_chosen() -> None:
     assert chain_of(engine, now=over).expiry == NEXT_EXPIRY
     chosen = chain_of(engine, now=over + 5, expiry=EXPIRY)
     assert (chosen.expiry, chosen.days_to_expiry) == (EXPIRY, 0.0)
+
+
+def test_an_expiry_that_the_calendar_cannot_tell_is_in_no_others_way() -> None:
+    first, last = dt.date(2001, 1, 1), dt.date(2098, 12, 30)
+    strange = [*create_chain([25_000.0], 46_000, expiry=first)]
+    strange += create_chain([25_000.0], 47_000, expiry=last)
+    registry = InstrumentRegistry([*MARKET, *LATER, *strange])
+
+    def tell(exchange: str, day: dt.date) -> dt.datetime:
+        if day in (first, last):
+            raise ConfigurationError("nobody knows")
+        return expiry_at(exchange, day)
+
+    engine = create_engine()
+    load = partial(option_chain, engine.board, engine.chains, registry, "NIFTY", expiry_at=tell)
+    assert load(now=NOW).expiry == EXPIRY
+    assert load(now=NOW).expiries == (first, EXPIRY, NEXT_EXPIRY, last)
+    assert load(now=NOW, expiry=NEXT_EXPIRY).expiry == NEXT_EXPIRY
+    with pytest.raises(ConfigurationError):
+        load(now=NOW, expiry=first)
 
 
 def test_what_is_not_there_is_named() -> None:

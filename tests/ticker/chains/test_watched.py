@@ -76,3 +76,16 @@ def test_other_underlyings_and_unpriced_messages_do_no_harm() -> None:
     text = shown(chain)
     assert "SIMULATED" not in text
     assert "forward -" in text
+
+
+def test_what_is_missing_is_said_until_it_is_there() -> None:
+    chain = Chain("NIFTY")
+    chain.add(option(25_000, "CE", symbol="BANKNIFTY"))
+    chain.add({"symbol": "NIFTY", "last_price": 25_013.35})
+    assert chain.lacks() == "no option of NIFTY"
+    chain.add(option(25_000, "CE"))
+    assert chain.lacks() == ""
+    chain.expiry = "2026-01-01"
+    assert chain.lacks() == "no option of 2026-01-01 (but 2026-11-24)"
+    chain.expiry = "2026-11-24"
+    assert chain.lacks() == ""

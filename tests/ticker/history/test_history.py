@@ -96,8 +96,8 @@ async def test_an_answer_has_the_contracts_shape_and_indias_times() -> None:
     candles = answer["candles"]
     assert same == answer
     assert candles[0]["date"] == "2026-11-19T09:15:00+05:30"
-    assert candles[-1]["date"] == "2026-11-19T15:29:00+05:30"
-    assert len(candles) == 375
+    assert candles[-1]["date"] == "2026-11-19T15:14:00+05:30"
+    assert len(candles) == 360
     assert set(candles[0]) == {"date", "open", "high", "low", "close", "volume"}
     assert {name: answer[name] for name in answer if name != "candles"} == {
         "instrument_token": NIFTY_50,
@@ -121,7 +121,7 @@ async def test_a_long_range_is_joined_without_a_duplicate_or_a_gap() -> None:
     dates = [candle["date"] for candle in whole["candles"]]
     assert dates == sorted(set(dates))
     assert days == [candle["date"][:10] for candle in longer["candles"]]
-    assert len(dates) == 375 * (len(days) - 1) + 46
+    assert len(dates) == 360 * (len(days) - 1) + 46
 
 
 @pytest.mark.parametrize("kind", ["CE", "PE"])
@@ -142,11 +142,15 @@ async def test_greeks_are_vollibs_at_each_close(kind: str, profile: Profile) -> 
     assert option.expiry is not None
     expires_at = expiry_at("NFO", option.expiry).timestamp()
     rate = INTEREST_RATES[profile]
+    spots = {spot["date"]: spot["close"] for spot in index["candles"]}
     solved = 0
-    for candle, spot, other in zip(
-        answer["candles"], index["candles"], futures["candles"], strict=True
-    ):
-        assert candle["underlying"] == spot["close"]
+    for candle, other in zip(answer["candles"], futures["candles"], strict=True):
+        if candle["date"][11:16] >= "15:15":  # the index has no candles in the closing auction
+            assert candle["date"] not in spots
+            assert (candle["underlying"] is None) is (candle["date"][11:16] >= "15:20")
+            continue
+        spot = spots.pop(candle["date"])
+        assert candle["underlying"] == spot
         assert candle["oi"] > 0
         assert candle["forward_source"] == source
         if source == "future":
@@ -158,7 +162,7 @@ async def test_greeks_are_vollibs_at_each_close(kind: str, profile: Profile) -> 
         closed_at = dt.datetime.fromisoformat(candle["date"]).timestamp() + 60
         expected = price_reference(
             candle["close"],
-            spot["close"] if is_spot else candle["forward"],
+            spot if is_spot else candle["forward"],
             option.strike,
             (expires_at - closed_at) / YEAR_S,
             rate,
@@ -168,6 +172,7 @@ async def test_greeks_are_vollibs_at_each_close(kind: str, profile: Profile) -> 
         names = ("iv", "delta", "gamma", "theta", "vega")
         assert [candle[name] for name in names] == pytest.approx(list(expected[:5]), rel=1e-7)
     assert solved > 700
+    assert not spots
 
 
 async def test_an_expiry_without_a_future_is_carried_from_the_nearest() -> None:
@@ -183,17 +188,31 @@ async def test_an_expiry_without_a_future_is_carried_from_the_nearest() -> None:
     assert {candle["greeks_status"] for candle in answer["candles"]} == {"ok"}
 
 
-@pytest.mark.parametrize(("interval", "count"), [("15minute", 50), ("60minute", 14), ("day", 2)])
+@pytest.mark.parametrize(("interval", "count"), [("15minute", 50), ("60minute", 13)])
 async def test_longer_candles_have_greeks_at_their_close(interval: str, count: int) -> None:
+    until = india(19, 15, 14)  # before the closing auction
     async with open_rig() as rig:
         option = rig.instrument("CE", 2)
-        minutes = await rig.load(option.instrument_token, oi=True)
-        longer = await rig.load(option.instrument_token, oi=True, interval=interval)
+        minutes = await rig.load(option.instrument_token, oi=True, to_at=until)
+        longer = await rig.load(option.instrument_token, oi=True, to_at=until, interval=interval)
     assert len(longer["candles"]) == count
     last, of_last = longer["candles"][-1], minutes["candles"][-1]
     assert last["close"] == of_last["close"]
     assert last["underlying"] == of_last["underlying"]
     assert last["iv"] == pytest.approx(of_last["iv"], rel=1e-2)
+
+
+async def test_a_days_candle_has_greeks_with_the_close_of_the_indexs_day() -> None:
+    async with open_rig() as rig:
+        option = rig.instrument("CE", 2)
+        minutes = await rig.load(option.instrument_token)
+        index = await rig.load(NIFTY_50)
+        days = await rig.load(option.instrument_token, oi=True, interval="day")
+    assert len(days["candles"]) == 2
+    last = days["candles"][-1]
+    assert last["close"] == minutes["candles"][-1]["close"]
+    assert last["underlying"] == index["candles"][-1]["close"]
+    assert last["greeks_status"] == "ok"
 
 
 async def test_without_open_interest_there_are_no_greeks() -> None:
@@ -250,7 +269,7 @@ async def test_greeks_are_null_with_a_reason_when_the_underlying_cannot_be_loade
             path = f"/instruments/historical/{token}"
             await rig.market.inject("rest", path=path, status=400, error_type="InputException")
         answer = await rig.load(option.instrument_token, oi=True)
-    assert len(answer["candles"]) == 750
+    assert len(answer["candles"]) == 770
     for candle in answer["candles"]:
         assert candle["greeks_status"] == "no_forward"
         assert candle["iv"] is candle["delta"] is candle["underlying"] is None
@@ -262,7 +281,7 @@ async def test_another_account_answers_when_one_has_to_log_in() -> None:
     async with open_rig() as rig:
         key = rig.market.accounts[0].api_key
         await rig.market.inject("kill_token", api_key=key, sockets="keep")
-        assert len((await rig.load(NIFTY_50))["candles"]) == 750
+        assert len((await rig.load(NIFTY_50))["candles"]) == 720
         with pytest.raises(BrokerResponseError) as caught:
             await rig.load(NIFTY_50, account_id="first")
         assert caught.value.error_type == "TokenException"

@@ -47,6 +47,11 @@ def test_a_time_without_a_zone_is_indias_and_others_are_converted() -> None:
     assert naive.since_at.utcoffset() == dt.timedelta(hours=5, minutes=30)
 
 
+def test_a_range_may_be_one_moment() -> None:
+    span = create_span(india(19, 9, 15), india(19, 9, 15), "minute", NOW)
+    assert split(span, "minute") == [Span(india(19, 9, 15), india(19, 9, 15))]
+
+
 def test_what_has_not_come_yet_is_not_asked_for() -> None:
     span = create_span(india(19), dt.datetime(2090, 1, 1, tzinfo=dt.UTC), "day", NOW)
     assert span.until_at == india(20, 23, 59, 59)
@@ -58,7 +63,7 @@ def test_what_has_not_come_yet_is_not_asked_for() -> None:
     ("from_at", "to_at", "field"),
     [
         (india(19), india(18), "from_ts"),
-        (india(19), india(19), "from_ts"),
+        (india(19, 0, 0, 1), india(19), "from_ts"),
         (
             dt.datetime(1, 1, 1),  # noqa: DTZ001
             india(19),

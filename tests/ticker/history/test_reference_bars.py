@@ -76,7 +76,7 @@ async def test_minutes_that_are_kept_are_not_asked_for_again() -> None:
     async with open_test_database() as database, references(broker, database) as bars:
         first = await bars.load(NIFTY, "minute", TWO_DAYS)
         again = await bars.load(NIFTY, "minute", TWO_DAYS)
-        assert broker.asked == [("18 09:15", "19 15:29")]
+        assert broker.asked == [("18 09:15", "19 23:59")]
         assert len(first) == len(again) == 750
         assert np.array_equal(first.starts, again.starts)
         assert np.array_equal(first.prices, again.prices)
@@ -91,7 +91,7 @@ async def test_only_what_is_missing_is_asked_for() -> None:
         broker.asked.clear()
         found = await bars.load(NIFTY, "minute", TWO_DAYS)
         assert len(found) == 750
-        assert broker.asked == [("19 09:15", "19 15:29")]
+        assert broker.asked == [("19 09:15", "19 23:59")]
         broker.asked.clear()
         whole = Span(india(18, 0, 0), india(19, 23, 59))
         assert len(await bars.load(NIFTY, "minute", whole)) == 750

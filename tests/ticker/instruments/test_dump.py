@@ -86,6 +86,11 @@ GOOD = "5,1,GOOD,,0,,0,0.05,1,EQ,NSE,NSE\n"
         b"6,1," + b"A" * 300 + b",,0,,0,0,0,EQ,NSE,NSE",
         b'6,1,"A,,0,,0,0,0,EQ,NSE,NSE',  # a quote without its end
         b"6,1,A,,0,20261301,0,0,0,EQ,NSE,NSE",
+        b"6,1,A,,0,0001-01-01,0,0,0,CE,NSE,NSE",  # the broker's zero date
+        b"6,1,A,,0,1999-12-31,0,0,0,CE,NSE,NSE",
+        b"6,1,A,,0,9999-12-31,0,0,0,CE,NSE,NSE",
+        b"6,1,A,,0,,1e300,0,0,EQ,NSE,NSE",
+        b"6,1,A,,0,,0,1e300,0,EQ,NSE,NSE",
         b"6,1,A,,0,,0,0,0,EQ,NSE",
         b"\xff\xfe,1,A,,0,,0,0,0,EQ,NSE,NSE",
     ],

@@ -86,6 +86,8 @@ async def test_many_keys_are_asked_for_in_several_calls(autojump_clock: MockCloc
         (503, "<html>down</html>", BrokerUnreachableError),
         (429, "", BrokerResponseError),
         (429, "<html>slow down</html>", BrokerResponseError),
+        (429, '{"error_type": "\xff"}', BrokerResponseError),
+        (429, '{"more": ' + "[" * 50_000, BrokerResponseError),
         (403, TOKEN_DEAD, BrokerResponseError),
         (500, '{"status":"error","error_type":null}', BrokerResponseError),
         (500, "[]", BrokerUnreachableError),

@@ -45,8 +45,21 @@ def dump(rows: Iterable[Instrument], day: dt.date = FRIDAY, **changes: Any) -> E
 
 
 async def active(store: InstrumentStore) -> dict[int, Instrument]:
-    rows = await store.find(InstrumentQuery(), limit=1000)
-    return {row.instrument.instrument_token: row.instrument for row in rows}
+    rows = (await store.load(["NSE", "NFO"])).instruments
+    return {row.instrument_token: row for row in rows}
+
+
+async def listed(store: InstrumentStore, day: dt.date, **wanted: Any) -> set[str]:
+    return {row.key for row in await store.find(InstrumentQuery(**wanted), day, limit=1000)}
+
+
+async def refreshed_at(database: Database) -> dict[str, dt.datetime]:
+    def work(connection: psycopg.Connection[Any]) -> Sequence[Any]:
+        return connection.execute(
+            "SELECT exchange || ':' || tradingsymbol, last_refreshed_at FROM instrument_registry"
+        ).fetchall()
+
+    return dict(await database.run(work))
 
 
 async def test_what_was_merged_is_what_is_loaded() -> None:
@@ -71,17 +84,15 @@ async def test_only_what_differs_is_written() -> None:
         changed = msgspec.structs.replace(PUT, lot_size=75)
         merged = await store.merge([dump([FUTURE, CALL, changed, NEXT_CALL], MONDAY)], later)
         assert (merged.added, merged.changed, merged.deactivated) == (1, 1, 0)
-        rows = await store.find(InstrumentQuery(), limit=10)
-        refreshed = {row.instrument.key: row.last_refreshed_at for row in rows}
-        assert refreshed == {
+        assert await refreshed_at(database) == {
             FUTURE.key: AT,
             CALL.key: AT,
             PUT.key: later,
             NEXT_CALL.key: later,
         }
-        found = await store.find_contract(*PUT.contract)
+        found = await store.find_token(PUT.instrument_token, MONDAY)
         assert found is not None
-        assert found.instrument.lot_size == 75
+        assert found.instrument == changed
 
 
 async def test_what_is_gone_is_inactive_and_only_where_a_dump_was_read() -> None:
@@ -91,9 +102,8 @@ async def test_what_is_gone_is_inactive_and_only_where_a_dump_was_read() -> None
         merged = await store.merge([dump([FUTURE, CALL], TUESDAY)], AT)
         assert merged.deactivated == 1
         assert set(await active(store)) == {row.instrument_token for row in (SHARE, FUTURE, CALL)}
-        [gone] = await store.find(InstrumentQuery(), limit=9, is_active=False)
-        assert gone.instrument == PUT
-        assert len(await store.find(InstrumentQuery(), limit=9, is_active=None)) == 4
+        assert PUT.key in await listed(store, FRIDAY)
+        assert PUT.key not in await listed(store, TUESDAY)
         merged = await store.merge([dump([FUTURE, CALL, PUT], TUESDAY)], AT)
         assert (merged.added, merged.changed) == (0, 1), "it is back"
         assert len(await active(store)) == 4
@@ -108,7 +118,7 @@ async def test_an_expired_contract_stays_resolvable_though_its_token_is_another(
         await store.merge([dump([FUTURE, reused], TUESDAY)], AT)
         token = CALL.instrument_token
         assert (await active(store))[token] == reused
-        found = await store.find_contract(*CALL.contract)
+        found = await store.find_token(token, MONDAY)
         assert found is not None
         assert (found.instrument, found.first_day, found.last_day) == (CALL, FRIDAY, MONDAY)
         for day, contract in (
@@ -121,7 +131,28 @@ async def test_an_expired_contract_stays_resolvable_though_its_token_is_another(
             assert then is not None
             assert then.instrument == contract
         assert await store.find_token(token, dt.date(2026, 11, 1)) is None
-        assert await store.find_contract("NFO", CALL.tradingsymbol, MONDAY.replace(2036)) is None
+        put = await store.find_token(PUT.instrument_token, TUESDAY)
+        assert put is not None
+        assert (put.instrument, put.last_day) == (PUT, MONDAY), "gone, and nobody has its token"
+
+
+async def test_what_was_listed_on_a_day_is_found() -> None:
+    reused = under(NEXT_CALL, CALL.exchange_token)
+    async with open_test_database() as database:
+        store = InstrumentStore(database)
+        await store.merge([dump([SHARE]), dump([FUTURE, CALL, PUT])], AT)
+        await store.merge([dump([FUTURE, CALL, PUT], MONDAY)], AT)
+        await store.merge([dump([FUTURE, reused], TUESDAY)], AT)
+        old, new = {FUTURE.key, CALL.key, PUT.key}, {FUTURE.key, reused.key}
+        for day, expected in ((FRIDAY, old), (MONDAY, old), (TUESDAY, new)):
+            assert await listed(store, day) == expected | {SHARE.key}
+            assert await listed(store, day, underlying="NIFTY") == expected
+        assert await listed(store, dt.date(2026, 11, 19)) == set()
+        assert await listed(store, MONDAY, prefix=CALL.tradingsymbol) == {CALL.key}
+        assert await listed(store, MONDAY, expiry=MONDAY, instrument_type="PE") == {PUT.key}
+        assert await listed(store, TUESDAY, expiry=MONDAY) == set()
+        await store.merge([dump([FUTURE, CALL], TUESDAY)], AT)
+        assert await listed(store, TUESDAY) == {SHARE.key, FUTURE.key, CALL.key}, "one a token"
 
 
 async def test_a_contract_under_another_token_is_the_same_contract() -> None:
@@ -131,10 +162,11 @@ async def test_a_contract_under_another_token_is_the_same_contract() -> None:
         await store.merge([dump([FUTURE, CALL, PUT])], AT)
         await store.merge([dump([FUTURE, moved, PUT], MONDAY)], AT)
         assert CALL.instrument_token not in await active(store)
-        found = await store.find_contract(*CALL.contract)
-        assert found is not None
-        assert found.instrument == moved
-        assert await store.find_token(CALL.instrument_token, FRIDAY) is not None
+        for token, contract in ((moved.instrument_token, moved), (CALL.instrument_token, CALL)):
+            found = await store.find_token(token, MONDAY)
+            assert found is not None
+            assert found.instrument == contract
+        assert len(await listed(store, MONDAY, prefix=CALL.tradingsymbol)) == 1
 
 
 async def test_two_contracts_that_change_places() -> None:
@@ -155,10 +187,7 @@ async def test_a_token_that_is_given_away_within_a_day_loses_no_contract() -> No
         store = InstrumentStore(database)
         for row in (CALL, reused, CALL, reused):
             await store.merge([dump([FUTURE, row])], AT)
-        for row in (CALL, reused):
-            found = await store.find_contract(*row.contract)
-            assert found is not None
-            assert found.instrument == row
+        assert await listed(store, FRIDAY) == {FUTURE.key, reused.key}, "one a token"
         then = await store.find_token(CALL.instrument_token, FRIDAY)
         assert then is not None
         assert then.instrument == reused
@@ -241,7 +270,7 @@ async def fill(database: Database) -> InstrumentStore:
     await store.merge([dump(rows) for rows in by_exchange.values()], AT)
 
     def analyze(connection: psycopg.Connection[Any]) -> None:
-        connection.execute("ANALYZE instrument_registry")
+        connection.execute("ANALYZE instrument_archive")
 
     await database.run(analyze)
     return store
@@ -257,9 +286,9 @@ async def test_pages_of_a_hundred_thousand_rows() -> None:
             paged: list[Instrument] = []
             while len(paged) < len(expected):
                 after = paged[-1].instrument_token if paged else 0
-                page = await store.find(query, limit=100, after=after)
+                page = await store.find(query, FRIDAY, limit=100, after=after)
                 assert page, query
-                paged += [row.instrument for row in page]
+                paged += page
             assert paged == expected, query
             plan, took_ms = await explain(database, query)
             sys.stdout.write(f"\n{query}\n{plan}\n")  # shown by pytest -rP
@@ -269,7 +298,7 @@ async def test_pages_of_a_hundred_thousand_rows() -> None:
 
 
 async def explain(database: Database, query: InstrumentQuery) -> tuple[str, float]:
-    statement, values = create_find(query, limit=100, after=0, is_active=True)
+    statement, values = create_find(query, FRIDAY, limit=100, after=0)
 
     def work(connection: psycopg.Connection[Any]) -> Sequence[Any]:
         explained = b"EXPLAIN ANALYZE " + statement.as_bytes(connection)
