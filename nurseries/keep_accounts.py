@@ -7,7 +7,7 @@
     └── _watch_tokens               token files, and tokens whose day is over
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -52,6 +52,7 @@ async def keep_accounts(
     report: Callable[[tuple[AccountStatus, ...]], None],
     metrics: ControlMetrics,
     wall_clock: Callable[[], float],
+    require_same_store: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     policy: AccountPolicy = AccountPolicy(),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -59,8 +60,10 @@ async def keep_accounts(
 
     Started once the configured accounts are there, whether or not PostgreSQL is; its table is
     read from ``migrated`` on, and at once whenever ``changes`` changes. While it is away
-    everybody stays; an account whose row cannot be opened is reported with its error, and the
-    others go on. ``report`` is called in place whenever what it would say has changed.
+    everybody stays; so they do while it is not the one that they came from, as
+    ``require_same_store`` says by raising StoreReplacedError. An account whose row cannot be
+    opened is reported with its error, and the others go on. ``report`` is called in place whenever
+    what it would say has changed.
     """
     keeper = _Keeper(sessions, report, metrics, wall_clock)
     present = {account.account_id: create_session(account, wall_clock()) for account in configured}
@@ -70,7 +73,9 @@ async def keep_accounts(
     task_status.started()
     async with trio.open_nursery() as nursery:
         if store is not None:
-            nursery.start_soon(_follow_table, keeper, store, migrated, changes, policy)
+            nursery.start_soon(
+                _follow_table, keeper, store, migrated, changes, require_same_store, policy
+            )
         nursery.start_soon(_watch_tokens, keeper, policy.token_poll_s)
 
 
@@ -79,6 +84,7 @@ async def _follow_table(
     store: AccountStore,
     migrated: trio.Event,
     changes: Latest[int],
+    require_same_store: Callable[[], Awaitable[None]],
     policy: AccountPolicy,
 ) -> None:
     log = structlog.get_logger().bind(task="keep_accounts")
@@ -89,6 +95,7 @@ async def _follow_table(
             version = await changes.wait_newer(version)
         try:
             rows = await store.load_all()
+            await require_same_store()
         except StoreUnavailableError as error:
             if not is_away:
                 log.warning("accounts_not_read", error=str(error))

@@ -45,7 +45,7 @@ async def keep_store(
             pass  # others keep it busy: that is no news about the server
         except StoreUnavailableError as error:
             if is_up is not False:
-                log.warning("store_unavailable", error=str(error))
+                log.warning("store_unavailable", error=str(error), detail=error.detail)
             is_up = False
         else:
             if not is_up:
@@ -70,8 +70,8 @@ async def _bring_up_to_date(database: Database, migrated: trio.Event, market: Ma
         if applied and migrated.is_set():
             log.error(
                 "tables_were_gone",
-                reason="the database lost them, or is another one: what it says of "
-                "subscriptions, accounts and keys is in force",
+                reason="the database lost them, or is another one: subscriptions and accounts go "
+                "on from memory until a restart; the keys that it has are in force",
             )
     migrated.set()
 

@@ -1,9 +1,8 @@
 """Chains that follow the money: subscriptions around each underlying's forward, near expiries."""
 
 import datetime as dt
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -26,8 +25,9 @@ from ticker.planning.strikes import (
     Levels,
     RebalanceStatus,
     StrikePolicy,
-    choose_instruments,
-    move_centres,
+    chain_of,
+    choose_chains,
+    find_guessed,
 )
 from ticker.planning.wishes import is_contract
 from ticker.stores.subscription_index import SubscriptionIndex
@@ -44,8 +44,6 @@ PAGE: Final = 1000
 
 LoadSpots = Callable[[Sequence[str]], Awaitable[Mapping[str, float]]]
 ReadLevels = Callable[[InstrumentRegistry, str, dt.date], Levels]
-ChainKey = tuple[str, dt.date]
-"""Underlying and expiry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +65,15 @@ class RebalancePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """How many rows were added and removed, and how many there was no room for."""
+
+    added: int
+    removed: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Chosen:
     """What is to be streamed, and how that came about."""
 
@@ -84,6 +91,7 @@ async def rebalance_strikes(
     policy: RebalancePolicy,
     read_levels: ReadLevels,
     load_spots: LoadSpots,
+    count_places: Callable[[], int],
     report: Callable[[RebalanceStatus], None],
     wall_clock: Callable[[], float],
 ) -> None:
@@ -96,11 +104,15 @@ async def rebalance_strikes(
     UnknownAccountError because there is no account, the middle of what is listed is taken; but a
     chain that is there already, from before a restart, stays until there is a price.
 
+    ``count_places``: how many instruments the accounts carry together; 0 while none is there.
+    Nothing is added beyond what users leave of that: underlyings come in their order, expiries
+    and strikes nearest first. Rows that lose their place to a user's stay, and get it back.
+
     Raises ConfigurationError if at first none of the underlyings is among the instruments, those
     of all ``policy.exchanges``.
     """
     log = structlog.get_logger().bind(task="rebalance_strikes")
-    desk = _Desk(store, index, reloads, policy, read_levels, load_spots)
+    desk = _Desk(store, index, reloads, policy, read_levels, load_spots, count_places)
     status = RebalanceStatus()
     await registry.wait_until(lambda newest: len(newest) > 0)
     while True:
@@ -115,14 +127,14 @@ async def rebalance_strikes(
             names = ", ".join(chosen.unknown)
             raise ConfigurationError(f"FO_UNDERLYINGS: not among the broker's instruments: {names}")
         try:
-            added, removed = await desk.store_choice(chosen, registry.value)
+            stored = await desk.store_choice(chosen, registry.value)
         except StoreUnavailableError as error:
             log.warning("strikes_not_rebalanced", error=str(error))
             status = msgspec.structs.replace(status, error=str(error))
         else:
-            status = _describe(desk.centres, chosen, added, removed, wall_clock())
-            if added or removed:
-                log.info("strikes_rebalanced", added=added, removed=removed)
+            status = _describe(desk.centres, chosen, stored, wall_clock())
+            if stored.added or stored.removed:
+                log.info("strikes_rebalanced", **asdict(stored))
         report(status)
         is_settled = status.error is None and not chosen.unpriced
         with trio.move_on_after(policy.interval_s if is_settled else policy.retry_s):
@@ -140,6 +152,7 @@ class _Desk:
         policy: RebalancePolicy,
         read_levels: ReadLevels,
         load_spots: LoadSpots,
+        count_places: Callable[[], int],
     ) -> None:
         self._store = store
         self._index = index
@@ -147,6 +160,7 @@ class _Desk:
         self._policy = policy
         self._read_levels = read_levels
         self._load_spots = load_spots
+        self._count_places = count_places
         self.centres: dict[str, dict[dt.date, Centre]] = {}
 
     async def choose(self, registry: InstrumentRegistry, today: dt.date) -> Chosen:
@@ -154,14 +168,20 @@ class _Desk:
         policy = self._policy
         known = [name for name in policy.underlyings if registry.of_underlying(name)]
         levels = await trio.to_thread.run_sync(self._read_all, registry, known, today)
-        unpriced = tuple(name for name in known if not _is_priced(levels[name]))
+        unpriced = tuple(name for name in known if not levels[name].is_priced)
         if unpriced:
             spots = await self._ask_spots(unpriced)
             levels |= {name: Levels(spots[name]) for name in unpriced if name in spots}
-            unpriced = tuple(name for name in unpriced if not _is_priced(levels[name]))
+            unpriced = tuple(name for name in unpriced if not levels[name].is_priced)
         unknown = tuple(name for name in policy.underlyings if name not in known)
         found, self.centres = await trio.to_thread.run_sync(
-            _choose, registry, levels, self.centres, policy.strikes, today, trio.current_time()
+            choose_chains,
+            registry,
+            levels,
+            self.centres,
+            policy.strikes,
+            today,
+            trio.current_time(),
         )
         return Chosen(found, unpriced, unknown)
 
@@ -179,14 +199,16 @@ class _Desk:
             log.warning("strikes_chosen_without_a_price", underlyings=names, error=str(error))
         return {}
 
-    async def store_choice(self, chosen: Chosen, registry: InstrumentRegistry) -> tuple[int, int]:
-        """Bring the rebalancer's rows in line; returns how many were added and removed."""
+    async def store_choice(self, chosen: Chosen, registry: InstrumentRegistry) -> Stored:
+        """Bring the rebalancer's rows in line, as far as there is room."""
         mode, wanted = self._policy.mode, chosen.instruments
         own = await self._load_own()
-        chains = {token: _chain_of(registry.by_token(token)) for token in own}
-        kept = self._guessed() & {*chains.values()}
+        held = len(own)
+        chains = {token: chain_of(registry.by_token(token)) for token in own}
+        # in whose middle no price stands: no reason to let go of another middle
+        kept = find_guessed(self.centres) & {*chains.values()}
         own = {token: row for token, row in own.items() if chains[token] not in kept}
-        wanted = {token: row for token, row in wanted.items() if _chain_of(row) not in kept}
+        wanted = {token: row for token, row in wanted.items() if chain_of(row) not in kept}
         gone = [token for token in own if self._is_over(token, chosen, registry)]
         # A row that is there is not touched by an upsert: another mode is a new beginning.
         gone += [t for t, row in own.items() if t in wanted and row.requested_mode != mode]
@@ -196,20 +218,20 @@ class _Desk:
             for token, row in wanted.items()
             if token in gone or _is_free(present.get(token), row)
         ]
+        fitting = await self._fit(new, held - len(gone)) if new else []
         removed = await self._store.deactivate(gone, origin="rebalancer") if gone else []
-        added = await self._store.upsert(new, origin="rebalancer") if new else []
+        added = await self._store.upsert(fitting, origin="rebalancer") if fitting else []
         if removed or added:
             self._reloads.request("rebalanced")
-        return len(added), len(removed)
+        return Stored(len(added), len(removed), len(new) - len(fitting))
 
-    def _guessed(self) -> set[ChainKey]:
-        """Chains in whose middle no price stands: no reason to let go of another middle."""
-        return {
-            (name, expiry)
-            for name, chain in self.centres.items()
-            for expiry, centre in chain.items()
-            if centre.moved_at == -math.inf
-        }
+    async def _fit(self, new: list[NewSubscription], held: int) -> list[NewSubscription]:
+        """The first of these, as many as there are places for beside our ``held`` and users'."""
+        places = self._count_places()
+        if not places:
+            return new  # the accounts come later, and with them the room
+        users = await self._store.count(SubscriptionFilter(status="active", origin="user"))
+        return new[: max(0, places - users - held)]
 
     def _is_over(self, token: int, chosen: Chosen, registry: InstrumentRegistry) -> bool:
         """Whether an own row is no longer wanted, as far as that can be told.
@@ -227,43 +249,6 @@ class _Desk:
             own.update((row.instrument_token, row) for row in page)
             page = await self._store.find(wanted, limit=PAGE, after=page[-1].instrument_token)
         return own
-
-
-def _choose(
-    registry: InstrumentRegistry,
-    levels: Mapping[str, Levels],
-    centres: Mapping[str, Mapping[dt.date, Centre]],
-    policy: StrikePolicy,
-    today: dt.date,
-    now: float,
-) -> tuple[dict[int, Instrument], dict[str, dict[dt.date, Centre]]]:
-    """The instruments of every underlying that has levels, and where its chains are centred.
-
-    An underlying that is missing from the instruments for the moment keeps its centres.
-    """
-    found: dict[int, Instrument] = {}
-    moved = {name: dict(chain) for name, chain in centres.items()}
-    for name, of_name in levels.items():
-        old = centres.get(name, {})
-        moved[name] = move_centres(registry, name, old, of_name, policy, today=today, now=now)
-        chosen = choose_instruments(
-            registry, name, moved[name], today=today, otm_levels=policy.otm_levels
-        )
-        found.update((row.instrument_token, row) for row in chosen)
-    return found, moved
-
-
-def _chain_of(instrument: Instrument | None) -> ChainKey | None:
-    """The chain that an option is of; None for anything else."""
-    if instrument is None or instrument.expiry is None or not instrument.is_option:
-        return None
-    return instrument.underlying, instrument.expiry
-
-
-def _is_priced(levels: Levels) -> bool:
-    return any(
-        level is not None and level > 0 for level in (levels.spot, *levels.forwards.values())
-    )
 
 
 def _is_free(there: SubscriptionRow | None, wanted: Instrument) -> bool:
@@ -291,8 +276,7 @@ def _subscription(instrument: Instrument, mode: Mode) -> NewSubscription:
 def _describe(
     centres: Mapping[str, Mapping[dt.date, Centre]],
     chosen: Chosen,
-    added: int,
-    removed: int,
+    stored: Stored,
     now: float,
 ) -> RebalanceStatus:
     strikes = {
@@ -303,7 +287,8 @@ def _describe(
         centres=MappingProxyType(strikes),
         unpriced=chosen.unpriced,
         unknown=chosen.unknown,
-        added=added,
-        removed=removed,
+        added=stored.added,
+        removed=stored.removed,
+        left_out=stored.left_out,
         run_at=now,
     )

@@ -11,8 +11,9 @@
 """
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -25,11 +26,13 @@ from ticker.errors import StoreUnavailableError
 from ticker.instruments.registry import InstrumentRegistry
 from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedStatus
+from ticker.planning.change import Fleet, create_change
 from ticker.planning.outages import AccountState, Outages
-from ticker.planning.plan import Plan, create_plan
+from ticker.planning.plan import Plan
 from ticker.planning.reloads import Reloads
 from ticker.planning.status import PlanStatus, create_plan_status
 from ticker.planning.wishes import Wishes, resolve_rows
+from ticker.stores.origin import StoreReplacedError
 from ticker.stores.subscription_index import SubscriptionIndex
 from ticker.stores.subscriptions import SubscriptionRow, SubscriptionStore
 
@@ -55,23 +58,6 @@ class ReloadPolicy:
     instruments_per_socket: int = 3000
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The accounts there are, in order, and which of their sockets are away."""
-
-    account_ids: tuple[str, ...] = ()
-    away: frozenset[ConnectionId] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """The next plan, and the tokens that it carries and the one before did not, or vice versa."""
-
-    plan: Plan
-    added: tuple[int, ...]
-    removed: tuple[int, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """What the tasks of the reload share.
@@ -85,6 +71,7 @@ class Desk:
     sessions: Latest[Sessions]
     plans: Latest[Plan]
     reloads: Reloads
+    require_same_store: Callable[[], Awaitable[None]]
     feeds: Callable[[], Mapping[ConnectionId, FeedStatus]]
     read_arrivals: Callable[[Sequence[int]], Mapping[int, float]]
     metrics: ControlMetrics
@@ -107,6 +94,7 @@ async def reload(
     plans: Latest[Plan],
     reloads: Reloads,
     *,
+    require_same_store: Callable[[], Awaitable[None]],
     feeds: Callable[[], Mapping[ConnectionId, FeedStatus]],
     read_arrivals: Callable[[Sequence[int]], Mapping[int, float]],
     policy: ReloadPolicy,
@@ -118,8 +106,12 @@ async def reload(
 
     The first reload comes as soon as there are instruments. While PostgreSQL is away the rows
     last read stand: what accounts and instruments do still counts, reloads end as failed, and one
-    more is made when it is back. ``read_arrivals`` is called in a worker thread; ``feeds`` and
-    ``report`` in place, they must not block. ``plans`` is set here and nowhere else.
+    more is made when it is back. So they do in a PostgreSQL that is not the one they came from,
+    as ``require_same_store`` says by raising StoreReplacedError, until it is that one again:
+    tables that were made anew hold nobody's wishes.
+
+    ``read_arrivals`` is called in a worker thread; ``feeds`` and ``report`` in place, they must
+    not block. ``plans`` is set here and nowhere else.
     """
     desk = Desk(
         store=store,
@@ -128,6 +120,7 @@ async def reload(
         sessions=sessions,
         plans=plans,
         reloads=reloads,
+        require_same_store=require_same_store,
         feeds=feeds,
         read_arrivals=read_arrivals,
         metrics=metrics,
@@ -152,6 +145,7 @@ async def _keep_plan(desk: Desk) -> None:
     policy, reloads = desk.policy, desk.reloads
     rows: Sequence[SubscriptionRow] = ()
     resting_until = 0.0
+    is_replaced = False
     await reloads.wait_requested()  # the first is not held up
     while True:
         await trio.sleep_until(resting_until)
@@ -159,11 +153,16 @@ async def _keep_plan(desk: Desk) -> None:
         error = None
         try:
             rows, wishes = await _load_wishes(desk)
+        except StoreReplacedError as failure:
+            error, is_replaced = str(failure), True
+            wishes = await _resolve(desk, rows)
         except StoreUnavailableError as failure:
             desk.loaded.set(None)
             error = f"{failure}; this is tried again when PostgreSQL is back"
             wishes = await _resolve(desk, rows)
-        if await _set_plan(desk, reload_id, wishes, error):
+        else:
+            is_replaced = False
+        if await _set_plan(desk, reload_id, wishes, error, is_replaced=is_replaced):
             resting_until = trio.current_time() + policy.interval_s
         await reloads.wait_requested(debounce_s=policy.debounce_s, at_most_s=policy.debounce_max_s)
 
@@ -174,10 +173,11 @@ async def _load_wishes(desk: Desk) -> tuple[Sequence[SubscriptionRow], Wishes]:
         # Before the rows: what changes in between is then a difference that is noticed.
         version = await desk.index.load_version()
         rows = await desk.store.load_active()
+        desk.loaded.set(version)  # also if they are not taken: that is no news until they change
+        await desk.require_same_store()
         wishes = await _resolve(desk, rows)
         if is_last or not await _clean_up(desk, wishes):
             break
-    desk.loaded.set(version)
     return rows, wishes
 
 
@@ -198,11 +198,20 @@ async def _clean_up(desk: Desk, wishes: Wishes) -> bool:
     return bool(changed)
 
 
-async def _set_plan(desk: Desk, reload_id: str, wishes: Wishes, error: str | None) -> bool:
+async def _set_plan(
+    desk: Desk, reload_id: str, wishes: Wishes, error: str | None, *, is_replaced: bool
+) -> bool:
     """Plan anew, settle the reload, and tell; True if the sockets have something to do."""
     before = desk.plans.value
     change = await trio.to_thread.run_sync(
-        _create_change, wishes, desk.fleet.value, before, desk.policy
+        partial(
+            create_change,
+            before,
+            wishes.subscriptions,
+            desk.fleet.value,
+            sockets_per_account=desk.policy.sockets_per_account,
+            instruments_per_socket=desk.policy.instruments_per_socket,
+        )
     )
     plan = change.plan
     state = desk.reloads.settle(
@@ -224,30 +233,12 @@ async def _set_plan(desk: Desk, reload_id: str, wishes: Wishes, error: str | Non
         unplaced=len(plan.unplaced),
         error=error,
     )
-    _tell(desk, plan, wishes, error)
+    _tell(desk, plan, wishes, error, is_replaced=is_replaced)
     desk.metrics.reloads.labels(state.state).inc()
     return plan is not before
 
 
-def _create_change(wishes: Wishes, fleet: Fleet, before: Plan, policy: ReloadPolicy) -> Change:
-    """The next plan; ``before`` itself if it would be the same."""
-    plan = create_plan(
-        wishes.subscriptions,
-        fleet.account_ids,
-        sockets_per_account=policy.sockets_per_account,
-        instruments_per_socket=policy.instruments_per_socket,
-        away=fleet.away,
-        previous=before,
-    )
-    carried, wanted = before.tokens(), plan.tokens()
-    return Change(
-        before if plan == before else plan,
-        tuple(sorted(wanted - carried)),
-        tuple(sorted(carried - wanted)),
-    )
-
-
-def _tell(desk: Desk, plan: Plan, wishes: Wishes, error: str | None) -> None:
+def _tell(desk: Desk, plan: Plan, wishes: Wishes, error: str | None, *, is_replaced: bool) -> None:
     policy, fleet = desk.policy, desk.fleet.value
     status = create_plan_status(
         plan,
@@ -256,13 +247,9 @@ def _tell(desk: Desk, plan: Plan, wishes: Wishes, error: str | None) -> None:
         account_capacity=policy.sockets_per_account * policy.instruments_per_socket,
         away=fleet.away,
         store_error=error,
+        is_store_replaced=is_replaced,
         newest=desk.reloads.newest,
     )
-    desk.metrics.active_subscriptions.set(status.wanted)
-    desk.metrics.unplaced.set(status.unplaced)
-    desk.metrics.utilisation.clear()  # accounts that are gone leave nothing behind
-    for account_id, percent in status.utilisation_percent.items():
-        desk.metrics.utilisation.labels(account_id).set(percent)
     desk.report(status)
 
 

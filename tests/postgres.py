@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -17,7 +17,13 @@ import psycopg
 import trio
 
 from ticker.local.postgres import open_postgres, open_postgres_child
-from ticker.stores.database import Database, DatabasePolicy, ignore_duration, open_database
+from ticker.stores.database import (
+    Database,
+    DatabasePolicy,
+    Observe,
+    ignore_call,
+    open_database,
+)
 from ticker.stores.migrate import migrate
 
 TEMPLATE = "ticker_template"
@@ -27,7 +33,7 @@ numbers = count()
 
 @asynccontextmanager
 async def open_test_database(
-    policy: DatabasePolicy = POLICY, observe: Callable[[str, float], None] = ignore_duration
+    policy: DatabasePolicy = POLICY, observe: Observe = ignore_call
 ) -> AsyncIterator[Database]:
     """A fresh database with every migration applied, on a server that the whole run shares."""
     async with (

@@ -18,6 +18,7 @@ from ticker.errors import StoreUnavailableError
 from ticker.latest import Latest
 from ticker.settings import AccountSettings
 from ticker.stores.accounts import AccountRow, AccountStore
+from ticker.stores.origin import StoreReplacedError
 
 MORNING: Final = dt.datetime.fromisoformat("2026-11-20T09:00+05:30")
 """The time at the start of each test; wall time follows the virtual clock."""
@@ -68,6 +69,18 @@ class MemoryTable(AccountStore):
 
 
 @dataclass
+class MemoryOrigin:
+    """Whether the table is that of the start."""
+
+    is_replaced: bool = False
+
+    async def require_same(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.is_replaced:
+            raise StoreReplacedError("another one")
+
+
+@dataclass
 class Kept:
     """What came out of ``keep_accounts``."""
 
@@ -76,6 +89,7 @@ class Kept:
     changes: Latest[int] = field(default_factory=lambda: Latest(0))
     reports: list[tuple[AccountStatus, ...]] = field(default_factory=list)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    origin: MemoryOrigin = field(default_factory=MemoryOrigin)
 
     def __getitem__(self, account_id: str) -> Session:
         return self.sessions.value[account_id]
@@ -112,6 +126,7 @@ async def open_kept(
             report=kept.reports.append,
             metrics=ControlMetrics(kept.registry),
             wall_clock=wall_clock,
+            require_same_store=kept.origin.require_same,
             policy=AccountPolicy(token_poll_s=token_poll_s),
             task_status=task_status,
         )
@@ -201,6 +216,21 @@ async def test_accounts_stay_while_the_database_is_away_and_join_when_it_is_back
         table.is_away = True
         await trio.sleep(60)
         assert kept["d"] is there
+
+
+async def test_accounts_stay_while_the_database_is_another_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    table = MemoryTable(row("d"))
+    async with open_kept(table=table) as kept:
+        await trio.sleep(5)
+        there = kept["d"]
+        table.rows, kept.origin.is_replaced = [], True
+        await trio.sleep(60)
+        assert kept["d"] is there
+        kept.origin.is_replaced = False
+        await trio.sleep(5)
+        assert not kept.sessions.value, "taken away where it came from"
 
 
 async def test_table_is_not_read_before_it_is_there(

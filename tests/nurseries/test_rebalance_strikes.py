@@ -52,6 +52,7 @@ class Rig:
         self.levels: dict[str, Levels] = {}
         self.spots: dict[str, float] | Exception = {}
         self.statuses: list[RebalanceStatus] = []
+        self.places = 10_000
         self.now = NOW
 
     async def run(self, policy: RebalancePolicy = FAST) -> None:
@@ -63,6 +64,7 @@ class Rig:
             policy=policy,
             read_levels=self.read_levels,
             load_spots=self.load_spots,
+            count_places=lambda: self.places,
             report=self.statuses.append,
             wall_clock=lambda: self.now,
         )
@@ -269,6 +271,38 @@ async def test_what_users_decided_is_left_alone() -> None:
         await rig.wait_strikes(24_450, 24_500, 24_550)
         assert rig.token(25_500) in await rig.rows("user")
         nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_added_beyond_what_users_leave_and_the_rest_when_there_is_room() -> None:
+    async with open_test_database() as database, trio.open_nursery() as nursery:
+        rig = Rig(database)
+        stand_at(25_000.0)(rig)
+        await rig.store.upsert([rig.wish(24_000), rig.wish(24_100)], origin="user")
+        rig.places = 2 + 3 + 4  # users', index and futures, two strikes of two sides
+        nursery.start_soon(rig.run)
+        await rig.wait_runs()
+        assert await rig.strikes() == {24_950, 25_000}, "from the middle outwards"
+        assert len(await rig.rows()) == 3 + 4
+        assert (rig.statuses[-1].added, rig.statuses[-1].left_out) == (0, 2)
+
+        # Users outgrow the places: what has lost its own stays, to get it back.
+        await rig.store.upsert([rig.wish(24_200), rig.wish(24_300)], origin="user")
+        before = await rig.rows()
+        await rig.wait_runs()
+        assert await rig.rows() == before
+        rig.places += 20
+        await rig.wait_strikes(24_950, 25_000, 25_050)
+        await rig.wait_for(lambda: rig.statuses[-1].left_out == 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_as_long_as_no_account_is_there_its_room_is_not_known() -> None:
+    def leave_no_place(rig: Rig) -> None:
+        stand_at(25_000.0)(rig)
+        rig.places = 0
+
+    async with open_rig(prepare=leave_no_place) as rig:
+        await rig.wait_strikes(24_950, 25_000, 25_050)
 
 
 async def test_expiries_roll() -> None:

@@ -27,8 +27,10 @@ from ticker.planning.status import PlanStatus
 from ticker.planning.subscriptions import SubscriptionRequest, Subscriptions
 from ticker.stores.database import Database, DatabasePolicy, open_database
 from ticker.stores.migrate import migrate
+from ticker.stores.origin import StoreOrigin
 from ticker.stores.subscription_index import SubscriptionIndex
 from ticker.stores.subscriptions import (
+    NewSubscription,
     SubscriptionFilter,
     SubscriptionRow,
     SubscriptionStore,
@@ -53,6 +55,17 @@ def contract(token: int, symbol: str | None = None) -> Instrument:
     return make(token, "NIFTY", "CE", float(token), EXPIRY, symbol=symbol or f"C{token}")
 
 
+def new_row(token: int) -> NewSubscription:
+    row = contract(token)
+    return NewSubscription(
+        instrument_token=token,
+        exchange=row.exchange,
+        tradingsymbol=row.tradingsymbol,
+        segment=row.segment,
+        expiry=row.expiry,
+    )
+
+
 def session(account_id: str, access: str = "token") -> Session:
     return Session(account_id, Latest(Credentials("key", access)))
 
@@ -63,6 +76,7 @@ class Rig:
     def __init__(self, database: Database, accounts: int = 2) -> None:
         self.database = database
         self.store, self.index = SubscriptionStore(database), SubscriptionIndex(database)
+        self.origin = StoreOrigin(database)
         self.registry = Latest(InstrumentRegistry(map(contract, range(1, 101))))
         self.sessions: Latest[Sessions] = Latest(
             {f"a{number}": session(f"a{number}") for number in range(accounts)}
@@ -98,6 +112,7 @@ class Rig:
             self.sessions,
             self.plans,
             self.reloads,
+            require_same_store=self.origin.require_same,
             feeds=lambda: self.feeds,
             read_arrivals=self.read_arrivals,
             policy=policy,
@@ -153,9 +168,11 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(policy: ReloadPolicy = FAST, accounts: int = 2) -> AsyncIterator[Rig]:
+    """The task running, and the reload at its start over: it must not take a test's first rows."""
     async with open_test_database() as database, trio.open_nursery() as nursery:
         rig = Rig(database, accounts)
         nursery.start_soon(rig.run, policy)
+        await rig.wait_reports(1)
         yield rig
         nursery.cancel_scope.cancel()
 
@@ -204,7 +221,6 @@ async def test_what_is_in_the_table_at_the_start_is_planned() -> None:
 
 async def test_a_hundred_calls_in_a_second_are_at_most_two_reloads() -> None:
     async with open_rig(replace(FAST, debounce_s=1.0, interval_s=5.0)) as rig:
-        await rig.wait_reports(1)
         ids = set()
         started_at = trio.current_time()
         for token in range(1, 101):
@@ -219,7 +235,6 @@ async def test_a_hundred_calls_in_a_second_are_at_most_two_reloads() -> None:
 
 async def test_reloads_that_change_something_keep_their_distance() -> None:
     async with open_rig(replace(FAST, interval_s=0.5)) as rig:
-        await rig.wait_reports(1)
         started_at = trio.current_time()
         await rig.subscribe(1)
         assert trio.current_time() - started_at < 0.4, "nothing was changed at the start"
@@ -282,9 +297,32 @@ async def test_a_dead_account_is_stood_in_for_until_it_returns() -> None:
         await rig.wait_plan(lambda plan: plan == home)
 
 
+async def test_users_displace_what_the_rebalancer_keeps_until_there_is_room() -> None:
+    async with open_rig(replace(FAST, instruments_per_socket=10), accounts=1) as rig:
+        await rig.store.upsert(list(map(new_row, range(1, 31))), origin="rebalancer")
+        await rig.outcome(rig.reloads.request("rebalanced"))
+        assert rig.plans.value.tokens() == set(range(1, 31))
+        before = rig.plans.value
+
+        state = await rig.subscribe(50, 51)
+        assert (state.added, state.removed, state.unplaced) == ((50, 51), (29, 30), (29, 30))
+        assert (rig.statuses[-1].unplaced, rig.statuses[-1].planned) == (2, 30)
+        assert rig.subscriptions.unplaced == {29, 30}
+        for socket, shard in before.shards.items():
+            assert shard.keys() - {29, 30} <= rig.plans.value.shard(socket).keys(), "nobody moved"
+
+        rig.sessions.set({"a0": session("a0"), "a1": session("a1")})
+        await rig.wait_plan(lambda plan: plan.tokens() >= {29, 30, 50, 51})
+        rig.sessions.set({"a0": session("a0")})
+        await rig.wait_plan(lambda plan: not plan.tokens() & {29, 30})
+        assert rig.plans.value.tokens() >= {50, 51}
+        gone = await rig.subscriptions.unsubscribe([50, 51])
+        state = await rig.outcome(gone.reload_id)
+        assert (state.added, state.removed, state.unplaced) == ((29, 30), (50, 51), ())
+
+
 async def test_accounts_come_and_go() -> None:
     async with open_rig(accounts=0) as rig:
-        await rig.wait_reports(1)
         await rig.execute(
             "INSERT INTO instrument_subscriptions"
             " (instrument_token, exchange, tradingsymbol, segment, expiry)"
@@ -319,6 +357,7 @@ async def test_without_the_database_wishes_stand_and_with_it_all_is_caught_up() 
         await migrate(database)
         rig = Rig(database)
         nursery.start_soon(rig.run)
+        await rig.wait_reports(1)
         await rig.subscribe(1, 2)
         await server.stop()
 
@@ -343,6 +382,32 @@ async def test_without_the_database_wishes_stand_and_with_it_all_is_caught_up() 
         assert newest is not None
         assert (newest.state, newest.reasons) == ("applied", ("database",))
         nursery.cancel_scope.cancel()
+
+
+async def test_tables_made_anew_change_nothing_that_streams() -> None:
+    async with open_rig() as rig:
+        await rig.subscribe(1, 2)
+        await rig.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        await migrate(rig.database)
+        await rig.store.upsert([new_row(7)], origin="user")
+        await rig.wait_for(lambda: rig.statuses[-1].is_store_replaced)
+        failed = await rig.outcome(rig.reloads.request("somebody"))
+        assert failed.state == "failed"
+        assert "not the one that this run began with" in (failed.error or "")
+        assert (failed.removed, rig.plans.value.tokens()) == ((), {1, 2})
+        assert rig.statuses[-1].store_error == failed.error
+
+        rig.sessions.set({"a9": session("a9")})
+        await rig.wait_plan(lambda plan: set(plan.shards) == {ConnectionId("a9", 0)})
+        reports = len(rig.statuses)
+        await trio.sleep(0.5)
+        assert len(rig.statuses) <= reports + 1, "it is not asked again and again"
+
+    async with open_rig() as rig:
+        await rig.subscribe(1, 2)
+        await rig.execute("TRUNCATE instrument_subscriptions")
+        await rig.wait_tokens()
+        assert not rig.statuses[-1].is_store_replaced, "emptied by hand is what somebody wants"
 
 
 async def test_a_bug_is_not_taken_for_an_outage() -> None:

@@ -1,21 +1,15 @@
 """Which token goes on which socket, in which mode: pure functions from wishes to a plan."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from ticker.instruments.registry import Instrument, TickMode
+from ticker.instruments.registry import TickMode
 from ticker.messages import ConnectionId
-
-
-class Subscription(msgspec.Struct, frozen=True, gc=False):
-    """One instrument wanted, how much of it, and on which account; None: on any."""
-
-    instrument: Instrument
-    mode: TickMode
-    account_id: str | None = None
+from ticker.planning.layout import Layout, Subscription
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -61,11 +55,13 @@ def create_plan(
     A subscription that names an account goes there or nowhere, unless there is no such account.
     Where that account is full, others that name none make room, as many as needed, while there is
     room for them elsewhere. When there are more subscriptions than places, the later ones are
-    left out and named in ``Plan.unplaced``.
+    left out and named in ``Plan.unplaced``. Those that give way are left out first, even of what
+    is carried: as many as are needed, the last first.
 
     Tokens whose home is ``away`` get stand-ins in what room is left, and lose them when it is
-    back or the room is needed. Duplicates are merged: the mode that carries most wins, and the
-    first account that is named.
+    back or the room is needed. For the stand-in of one that does not give way, one that does is
+    put off. Duplicates are merged: the mode that carries most wins, and the first account that is
+    named; they give way if all of them do.
     """
     accounts = list(dict.fromkeys(account_ids))
     sockets = [
@@ -74,28 +70,24 @@ def create_plan(
         for shard in range(sockets_per_account)
     ]
     wishes = merge_wishes(subscriptions)
-    homes = _Layout(dict.fromkeys(sockets, instruments_per_socket))
-    unplaced = {
-        wish.instrument.instrument_token for wish in _find_homes(homes, wishes, accounts, previous)
-    }
-    rooms = {socket: homes.free(socket) for socket in sockets if socket not in away}
-    substitutes = _Layout(rooms)
-    if len(rooms) < len(sockets):
-        displaced = [
-            wishes[token] for socket in sockets if socket in away for token in homes.carried[socket]
-        ]
-        _find_stand_ins(substitutes, displaced, previous)
+    layout = Layout(dict.fromkeys(sockets, instruments_per_socket))
+    live = [socket for socket in sockets if socket not in away]
+    homeless = _keep_homes(layout, wishes, accounts, previous)
+    _find_homes(layout, [wish for wish in homeless if not wish.gives_way], wishes, accounts)
+    stand_ins = _find_stand_ins(layout, live, wishes, previous, gives_way=False)
+    _fill_up(layout, wishes, accounts, stand_ins)
+    stand_ins |= _find_stand_ins(layout, live, wishes, previous, gives_way=True)
     shards: dict[ConnectionId, Mapping[int, TickMode]] = {}
     for socket in sockets:
-        tokens = (*homes.carried[socket], *substitutes.carried.get(socket, ()))
-        shard = MappingProxyType({token: wishes[token].mode for token in tokens})
+        shard = MappingProxyType({token: wishes[token].mode for token in layout.carried[socket]})
         if shard:
             known = previous.shards.get(socket)
             shards[socket] = known if known is not None and known == shard else shard
-    stand_ins = {token: socket for socket, part in substitutes.carried.items() for token in part}
     return Plan(
         MappingProxyType(shards),
-        tuple(token for token in wishes if token in unplaced),
+        tuple(
+            wish.instrument.instrument_token for wish in _find_unplaced(layout, wishes, stand_ins)
+        ),
         MappingProxyType(stand_ins),
     )
 
@@ -109,20 +101,21 @@ def merge_wishes(subscriptions: Iterable[Subscription]) -> dict[int, Subscriptio
         if known is not wish:
             mode = max(known.mode, wish.mode, key=_STRENGTH.__getitem__)
             account_id = known.account_id or wish.account_id
-            wishes[token] = Subscription(known.instrument, mode, account_id)
+            gives_way = known.gives_way and wish.gives_way
+            wishes[token] = Subscription(known.instrument, mode, account_id, gives_way)
     return wishes
 
 
 _STRENGTH: Final[Mapping[TickMode, int]] = MappingProxyType({"ltp": 0, "quote": 1, "full": 2})
 
 
-def _find_homes(
-    homes: "_Layout",
+def _keep_homes(
+    layout: Layout,
     wishes: Mapping[int, Subscription],
-    accounts: Sequence[str],
+    accounts: Collection[str],
     previous: Plan,
 ) -> list[Subscription]:
-    """Give every wish a socket, the one it has if possible; returns those that got none."""
+    """Put every wish where it was, if it may be there; returns those that were nowhere."""
 
     def may_live(wish: Subscription, socket: ConnectionId) -> bool:
         return wish.account_id in (None, socket.account_id) or wish.account_id not in known
@@ -132,7 +125,7 @@ def _find_homes(
     # A stand-in becomes the home when the account that it stood in for is gone: hence last.
     for is_stand_in in (False, True):
         for socket, shard in previous.shards.items():
-            if socket not in homes.carried:
+            if socket not in layout.carried:
                 continue
             for token in shard:
                 wish = wishes.get(token)
@@ -141,146 +134,131 @@ def _find_homes(
                     and token not in kept
                     and (previous.stand_ins.get(token) == socket) is is_stand_in
                     and may_live(wish, socket)
-                    and homes.put(token, socket)
+                    and layout.put(token, socket)
                 ):
                     kept.add(token)
-    bound: dict[str, list[Subscription]] = {}
-    free: list[Subscription] = []
-    for token, wish in wishes.items():
-        if token in kept:
-            continue
-        if wish.account_id is not None and wish.account_id in known:
-            bound.setdefault(wish.account_id, []).append(wish)
-        else:
-            free.append(wish)
-    unplaced: list[Subscription] = []
-    for account_id, group in bound.items():
-        movable = [
-            token
-            for token in homes.of_account(account_id)
-            if (wish := wishes[token]).account_id is None or wish.account_id not in known
-        ]
-        free += (wishes[token] for token in homes.make_room(account_id, len(group), movable))
-        unplaced += homes.place(group, [account_id], wishes)
-    return unplaced + homes.place(free, accounts, wishes)
+    return [wish for token, wish in wishes.items() if token not in kept]
+
+
+def _find_homes(
+    layout: Layout,
+    homeless: Iterable[Subscription],
+    wishes: Mapping[int, Subscription],
+    accounts: Sequence[str],
+) -> None:
+    """Give wishes a socket as long as there is room, or what gives way is in it."""
+    by_account = _group(homeless, accounts)
+    anywhere = by_account.pop(None, [])
+    for account_id, bound in by_account.items():
+        own = layout.sockets.get(account_id or "", [])
+        _put_off(layout, own, wishes, len(bound))
+        moved = _send_elsewhere(layout, own, wishes, accounts, len(bound))
+        layout.place(bound, [account_id or ""], wishes)
+        _put_off(layout, layout.carried, wishes, len(moved))
+        layout.place(moved, accounts, wishes)
+    _put_off(layout, layout.carried, wishes, len(anywhere))
+    layout.place(anywhere, accounts, wishes)
+
+
+def _fill_up(
+    layout: Layout,
+    wishes: Mapping[int, Subscription],
+    accounts: Sequence[str],
+    stand_ins: Collection[int],
+) -> None:
+    """Give those that give way what room is left."""
+    spare = (wish for wish in _find_unplaced(layout, wishes, stand_ins) if wish.gives_way)
+    for account_id, group in _group(spare, accounts).items():
+        layout.place(group, accounts if account_id is None else [account_id], wishes)
+
+
+def _find_unplaced(
+    layout: Layout, wishes: Mapping[int, Subscription], stand_ins: Collection[int]
+) -> list[Subscription]:
+    if sum(map(len, layout.carried.values())) == len(wishes) + len(stand_ins):
+        return []  # each token has its home, and some a second place
+    placed = set[int]().union(*layout.carried.values())
+    return [wish for token, wish in wishes.items() if token not in placed]
+
+
+def _group(
+    some: Iterable[Subscription], accounts: Collection[str]
+) -> dict[str | None, list[Subscription]]:
+    """Wishes by the account that they have to be on; None: on any."""
+    groups: defaultdict[str | None, list[Subscription]] = defaultdict(list)
+    for wish in some:
+        account_id = wish.account_id
+        if account_id is not None and account_id not in accounts:
+            account_id = None
+        groups[account_id].append(wish)
+    return groups
+
+
+def _put_off(
+    layout: Layout,
+    sockets: Collection[ConnectionId],
+    wishes: Mapping[int, Subscription],
+    count: int,
+) -> None:
+    """Take off these sockets what gives way, the last first, as ``count`` more need its places."""
+    short = count - sum(map(layout.free, sockets))
+    if short > 0:
+        layout.take_off(_find_spare(layout, sockets, wishes)[-short:])
+
+
+def _find_spare(
+    layout: Layout, sockets: Iterable[ConnectionId], wishes: Mapping[int, Subscription]
+) -> list[int]:
+    """What gives way of what these sockets carry."""
+    there = set(layout.tokens(sockets))
+    return [token for token, wish in wishes.items() if wish.gives_way and token in there]
+
+
+def _send_elsewhere(
+    layout: Layout,
+    own: Collection[ConnectionId],
+    wishes: Mapping[int, Subscription],
+    accounts: Collection[str],
+    count: int,
+) -> list[Subscription]:
+    """Take off an account what is in the way of ``count`` more, may leave, and has where to go."""
+    short = count - sum(map(layout.free, own))
+    if short <= 0:
+        return []
+    others = [socket for socket in layout.carried if socket not in own]
+    room = sum(map(layout.free, others)) + len(_find_spare(layout, others, wishes))
+    movable = [token for token in layout.tokens(own) if wishes[token].account_id not in accounts]
+    count = min(short, room)
+    gone = movable[-count:] if count else []
+    layout.take_off(gone)
+    return [wishes[token] for token in gone]
 
 
 def _find_stand_ins(
-    substitutes: "_Layout", displaced: Sequence[Subscription], previous: Plan
-) -> None:
-    """Fill the room that homes leave with what is displaced, where it stands in if possible."""
+    layout: Layout,
+    live: Sequence[ConnectionId],
+    wishes: Mapping[int, Subscription],
+    previous: Plan,
+    *,
+    gives_way: bool,
+) -> dict[int, ConnectionId]:
+    """Give those whose home is away a second place, where they stand in already if possible."""
+    away = [socket for socket in layout.carried if socket not in live]
+    displaced = [
+        wish for token in layout.tokens(away) if (wish := wishes[token]).gives_way is gives_way
+    ]
+    if not gives_way:
+        _put_off(layout, live, wishes, len(displaced))
+    substitutes = Layout({socket: layout.free(socket) for socket in live})
     rest: list[Subscription] = []
     for wish in displaced:
         token = wish.instrument.instrument_token
         socket = previous.stand_ins.get(token)
         if socket is None or not substitutes.put(token, socket):
             rest.append(wish)
-    wishes = {wish.instrument.instrument_token: wish for wish in displaced}
-    accounts = dict.fromkeys(socket.account_id for socket in substitutes.carried)
-    substitutes.place(rest, list(accounts), wishes)
-
-
-class _Layout:
-    """Sockets while they are being filled. ``carried``: the tokens on each, in order."""
-
-    def __init__(self, rooms: Mapping[ConnectionId, int]) -> None:
-        self.carried: dict[ConnectionId, dict[int, None]] = {socket: {} for socket in rooms}
-        self._rooms = rooms
-        self._sockets: dict[str, list[ConnectionId]] = {}
-        for socket in rooms:
-            self._sockets.setdefault(socket.account_id, []).append(socket)
-        self._free = {
-            account_id: sum(rooms[socket] for socket in sockets)
-            for account_id, sockets in self._sockets.items()
-        }
-
-    def free(self, socket: ConnectionId) -> int:
-        """How many tokens more the socket has room for."""
-        return self._rooms[socket] - len(self.carried[socket])
-
-    def of_account(self, account_id: str) -> Iterator[int]:
-        return (token for socket in self._sockets[account_id] for token in self.carried[socket])
-
-    def put(self, token: int, socket: ConnectionId) -> bool:
-        """Put a token on a socket; False if there is no such socket, or no room."""
-        carried = self.carried.get(socket)
-        if carried is None or len(carried) >= self._rooms[socket]:
-            return False
-        carried[token] = None
-        self._free[socket.account_id] -= 1
-        return True
-
-    def make_room(self, account_id: str, count: int, movable: Sequence[int]) -> list[int]:
-        """Take off as many movable tokens as are in the way of ``count`` and fit elsewhere."""
-        elsewhere = sum(self._free.values()) - self._free[account_id]
-        count = min(count - self._free[account_id], elsewhere, len(movable))
-        if count <= 0:
-            return []
-        gone = set(movable[-count:])
-        for socket in self._sockets[account_id]:
-            kept = {token: None for token in self.carried[socket] if token not in gone}
-            self._free[account_id] += len(self.carried[socket]) - len(kept)
-            self.carried[socket] = kept
-        return list(movable[-count:])
-
-    def place(
-        self,
-        homeless: Sequence[Subscription],
-        accounts: Sequence[str],
-        wishes: Mapping[int, Subscription],
-    ) -> list[Subscription]:
-        """Place wishes on these accounts, chain by chain; returns those that found no room."""
-        chains: dict[str, list[Subscription]] = {}
-        for wish in homeless:
-            chains.setdefault(wish.instrument.underlying, []).append(wish)
-        company = self._company(chains, accounts, wishes)
-        able = [account_id for account_id in accounts if account_id in self._sockets]
-        unplaced: list[Subscription] = []
-        for name, chain in sorted(chains.items(), key=lambda item: len(item[1]), reverse=True):
-            rest = chain
-            if counts := company.get(name):
-                for socket in sorted(counts, key=counts.__getitem__, reverse=True):
-                    rest = self._fill(socket, rest)
-            while rest:
-                emptiest = max(able, key=self._free.__getitem__, default=None)
-                if emptiest is None or self._free[emptiest] == 0:
-                    unplaced += rest
-                    break
-                rest = self._fill_account(emptiest, rest)
-        return unplaced
-
-    def _company(
-        self,
-        chains: Collection[str],
-        accounts: Sequence[str],
-        wishes: Mapping[int, Subscription],
-    ) -> dict[str, dict[ConnectionId, int]]:
-        """How many of each chain every socket carries, where that is any."""
-        counts: dict[str, dict[ConnectionId, int]] = {}
-        for account_id in accounts if chains else ():
-            for socket in self._sockets.get(account_id, ()):
-                for token in self.carried[socket]:
-                    name = wishes[token].instrument.underlying
-                    if name in chains:
-                        of_chain = counts.setdefault(name, {})
-                        of_chain[socket] = of_chain.get(socket, 0) + 1
-        return counts
-
-    def _fill_account(self, account_id: str, chain: list[Subscription]) -> list[Subscription]:
-        """Onto the first socket that takes all of it, else onto one after the other."""
-        sockets = self._sockets[account_id]
-        for socket in sockets:
-            if self.free(socket) >= len(chain):
-                return self._fill(socket, chain)
-        for socket in sockets:
-            chain = self._fill(socket, chain)
-        return chain
-
-    def _fill(self, socket: ConnectionId, chain: list[Subscription]) -> list[Subscription]:
-        """Onto one socket what it has room for; returns the rest."""
-        count = min(self.free(socket), len(chain))
-        self.carried[socket].update(
-            (wish.instrument.instrument_token, None) for wish in chain[:count]
-        )
-        self._free[socket.account_id] -= count
-        return chain[count:]
+    of_displaced = {wish.instrument.instrument_token: wish for wish in displaced}
+    substitutes.place(rest, list(substitutes.sockets), of_displaced)
+    stand_ins = {token: socket for socket in live for token in substitutes.carried[socket]}
+    for token, socket in stand_ins.items():
+        layout.put(token, socket)
+    return stand_ins

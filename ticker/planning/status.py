@@ -21,7 +21,8 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     ``unplaced``: wanted, but no account has room. ``unresolved``: wanted, but not among the
     instruments of today. ``stand_ins``: carried by another socket while their own is away.
     ``utilisation_percent``: by account, stand-ins included. ``away``: sockets, as account/shard.
-    ``store_error``: why the rows are those of earlier.
+    ``store_error``: why the rows are those of earlier; ``is_store_replaced``: because the database
+    is not the one that they came from.
     """
 
     wanted: int = 0
@@ -33,6 +34,7 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     utilisation_percent: Mapping[str, float] = MappingProxyType({})
     away: tuple[str, ...] = ()
     store_error: str | None = None
+    is_store_replaced: bool = False
     last_reload: ReloadState | None = None
 
     @property
@@ -53,6 +55,7 @@ def create_plan_status(
     account_capacity: int,
     away: Collection[ConnectionId],
     store_error: str | None,
+    is_store_replaced: bool,
     newest: ReloadState | None,
 ) -> PlanStatus:
     """Count what the plan holds."""
@@ -71,5 +74,6 @@ def create_plan_status(
         ),
         away=tuple(sorted(str(socket) for socket in away)),
         store_error=store_error,
+        is_store_replaced=is_store_replaced,
         last_reload=newest,
     )

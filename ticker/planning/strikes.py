@@ -15,6 +15,9 @@ from ticker.instruments.registry import Instrument, InstrumentRegistry
 EQUITY_EXCHANGES: Final = frozenset({"NFO", "BFO"})
 """Where derivatives of shares and their indices are listed."""
 
+ChainKey = tuple[str, dt.date]
+"""Underlying and expiry."""
+
 
 def find_reference(
     registry: InstrumentRegistry, underlying: str, today: dt.date
@@ -72,6 +75,12 @@ class Levels:
                 return level
         return None
 
+    @property
+    def is_priced(self) -> bool:
+        """Whether anything at all is known."""
+        known = (self.spot, *self.forwards.values())
+        return any(level is not None and level > 0 for level in known)
+
 
 @dataclass(frozen=True, slots=True)
 class Centre:
@@ -88,7 +97,8 @@ class RebalanceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     ``centres``: by underlying and expiry, the strike in the middle of the chain. ``unpriced``:
     underlyings whose middle is a guess. ``unknown``: those that are not among the instruments.
-    ``added``, ``removed``: subscriptions in the last run. ``run_at``: UNIX seconds of the last
+    ``added``, ``removed``: subscriptions in the last run; ``left_out``: those that the accounts
+    had no room for. ``run_at``: UNIX seconds of the last
     run that reached the store; ``error``: why the newest did not.
     """
 
@@ -97,6 +107,7 @@ class RebalanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     unknown: tuple[str, ...] = ()
     added: int = 0
     removed: int = 0
+    left_out: int = 0
     run_at: float | None = None
     error: str | None = None
 
@@ -150,8 +161,8 @@ def choose_instruments(
 ) -> list[Instrument]:
     """What to stream for one underlying: its reference, its futures and the strikes in reach.
 
-    Of each expiry in ``centres``, the strike in the middle and ``otm_levels`` strikes on either
-    side of it, calls and puts.
+    Of each expiry in ``centres``, nearest first, the strike in the middle and ``otm_levels``
+    strikes on either side of it, calls and puts, those nearest to the middle first.
     """
     rows = registry.of_underlying(underlying)
     futures = sorted(
@@ -166,12 +177,56 @@ def choose_instruments(
         if not strikes:
             continue
         middle = strikes.index(_nearest(strikes, centre.strike))
-        near = set(strikes[max(0, middle - otm_levels) : middle + otm_levels + 1])
-        chosen += sorted(
-            (r for r in rows if r.is_option and r.expiry == expiry and r.strike in near),
-            key=lambda row: (row.strike, row.instrument_type),
+        steps = {strike: abs(place - middle) for place, strike in enumerate(strikes)}
+        near = (
+            (steps[row.strike], row.strike, row.instrument_type, row)
+            for row in rows
+            if row.is_option and row.expiry == expiry and steps[row.strike] <= otm_levels
         )
+        chosen += [row for *_, row in sorted(near, key=lambda found: found[:3])]
     return chosen
+
+
+def choose_chains(
+    registry: InstrumentRegistry,
+    levels: Mapping[str, Levels],
+    centres: Mapping[str, Mapping[dt.date, Centre]],
+    policy: StrikePolicy,
+    today: dt.date,
+    now: float,
+) -> tuple[dict[int, Instrument], dict[str, dict[dt.date, Centre]]]:
+    """The instruments of every underlying that has levels, and where its chains are centred.
+
+    ``now``: seconds of the clock that ``Centre.moved_at`` is of. An underlying that is missing
+    from the instruments for the moment keeps its centres.
+    """
+    found: dict[int, Instrument] = {}
+    moved = {name: dict(chain) for name, chain in centres.items()}
+    for name, of_name in levels.items():
+        old = centres.get(name, {})
+        moved[name] = move_centres(registry, name, old, of_name, policy, today=today, now=now)
+        chosen = choose_instruments(
+            registry, name, moved[name], today=today, otm_levels=policy.otm_levels
+        )
+        found.update((row.instrument_token, row) for row in chosen)
+    return found, moved
+
+
+def chain_of(instrument: Instrument | None) -> ChainKey | None:
+    """The chain that an option is of; None for anything else."""
+    if instrument is None or instrument.expiry is None or not instrument.is_option:
+        return None
+    return instrument.underlying, instrument.expiry
+
+
+def find_guessed(centres: Mapping[str, Mapping[dt.date, Centre]]) -> set[ChainKey | None]:
+    """Chains in whose middle no price stands."""
+    return {
+        (name, expiry)
+        for name, chain in centres.items()
+        for expiry, centre in chain.items()
+        if centre.moved_at == -math.inf
+    }
 
 
 def _strikes(registry: InstrumentRegistry, underlying: str, expiry: dt.date) -> list[float]:

@@ -76,8 +76,9 @@ class Subscriptions:
 
         A subscription that exists takes over mode and account; of two with one token, the later
         counts. Raises UnknownInstrumentError, InvalidRequestError for an expired contract,
-        UnknownAccountError, and CapacityError when the accounts together, or the one that is
-        named, have too few places.
+        UnknownAccountError, and CapacityError when what users asked for fills the accounts
+        together, or the one that is named; what the rebalancer keeps gives way. What is streamed
+        already needs no further place.
         """
         rows = {
             request.instrument_token: self._check(request, _field(place, wanted))
@@ -102,6 +103,12 @@ class Subscriptions:
                     )
             changed = await self._store.deactivate(list(known), origin="user")
         return Changed(tuple(changed), self._reloads.request("unsubscribed"))
+
+    @property
+    def unplaced(self) -> frozenset[int]:
+        """What was wanted at the newest reload, and no account had room for."""
+        newest = self._reloads.newest
+        return frozenset(newest.unplaced if newest else ())
 
     async def find(
         self,
@@ -150,36 +157,42 @@ class Subscriptions:
         return instrument
 
     async def _check_capacity(self, rows: Mapping[int, NewSubscription]) -> None:
-        """Raise CapacityError if the accounts do not carry these as well as what is active."""
-        known = await self._index.load_rows(rows)
-        active = {token for token, row in known.items() if row.status == "active"}
-        more = len(rows.keys() - active)
+        """Raise CapacityError if the accounts do not carry these as well as what users have."""
+        known = {
+            token: row
+            for token, row in (await self._index.load_rows(rows)).items()
+            if row.status == "active" and row.origin == "user"
+        }
+        placed = known.keys() - self.unplaced
         capacity = self._account_capacity * len(self._sessions.value)
-        if more:
-            total = await self._store.count(SubscriptionFilter(status="active"))
-            if total + more > capacity:
+        if rows.keys() - placed:
+            others = await self._count_users() - len(known)
+            if others + len(rows) > capacity:
                 raise CapacityError(
-                    f"{total} instruments are subscribed to and the accounts carry {capacity}: "
-                    f"there is no place for {more} more",
+                    f"users have subscribed to {others} other instruments and the accounts carry "
+                    f"{capacity}: there is no place for {len(rows)}",
                     field="instrument_token",
                 )
         for account_id in {row.account_id for row in rows.values()} - {None}:
-            of_account = {token for token, row in rows.items() if row.account_id == account_id}
-            there = {token for token in active if known[token].account_id == account_id}
-            more = len(of_account - there)
-            if not more:
+            wanted = {token for token, row in rows.items() if row.account_id == account_id}
+            there = {token for token, row in known.items() if row.account_id == account_id}
+            if wanted <= there & placed:
                 continue
-            total = await self._store.count(
-                SubscriptionFilter(status="active", account_id=account_id)
-            )
-            if total + more > self._account_capacity:
+            others = await self._count_users(account_id) - len(there)
+            if others + len(wanted) > self._account_capacity:
                 raise CapacityError(
-                    f"account {account_id!r} carries {self._account_capacity} instruments, "
-                    f"{total} have it by name: there is no place for {more} more",
+                    f"account {account_id!r} carries {self._account_capacity} instruments, users "
+                    f"have {others} others there by name: there is no place for {len(wanted)}",
                     field="account_id",
                 )
+
+    async def _count_users(self, account_id: str | None = None) -> int:
+        """Active subscriptions of users; with an account, those that name it."""
+        return await self._store.count(
+            SubscriptionFilter(status="active", origin="user", account_id=account_id)
+        )
 
 
 def _field(place: int, wanted: Sequence[SubscriptionRequest]) -> str:
     """How a field of one request is named: by its place, if there are several."""
-    return f"{place}." if len(wanted) > 1 else ""
+    return f"subscribe[{place}]." if len(wanted) > 1 else ""

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from ticker.instruments.registry import Instrument, InstrumentRegistry, TickMode
-from ticker.planning.plan import Subscription
+from ticker.planning.layout import Subscription
 from ticker.stores.subscriptions import Mode, SubscriptionRow
 
 TICK_MODES: Final[Mapping[Mode, TickMode]] = MappingProxyType(
@@ -23,10 +23,11 @@ MOVED_MAX: Final = dt.timedelta(days=7)
 class Wishes(msgspec.Struct, frozen=True):
     """What the rows ask for.
 
-    ``subscriptions``: users' before the rebalancer's, older before younger: the order in which
-    they get places. ``moves``: token in the row to the token that its contract has now.
-    ``expired``: tokens of contracts that are over. ``unresolved``: tokens of contracts that are
-    not among the instruments; they are not streamed, and their rows are left alone.
+    ``subscriptions``: users' before the rebalancer's, which give way to them, and older before
+    younger: the order in which they get places. ``moves``: token in the row to the token that its
+    contract has now. ``expired``: tokens of contracts that are over. ``unresolved``: tokens of
+    contracts that are not among the instruments; they are not streamed, and their rows are left
+    alone.
     """
 
     subscriptions: tuple[Subscription, ...] = ()
@@ -60,7 +61,8 @@ def resolve_rows(
         if instrument.instrument_token != row.instrument_token:
             moves[row.instrument_token] = instrument.instrument_token
         mode = TICK_MODES[row.requested_mode]
-        subscriptions.append(Subscription(instrument, mode, row.account_id))
+        gives_way = row.origin != "user"
+        subscriptions.append(Subscription(instrument, mode, row.account_id, gives_way))
     return Wishes(tuple(subscriptions), MappingProxyType(moves), tuple(expired), tuple(unresolved))
 
 

@@ -10,9 +10,13 @@ from ticker.stores.links import Link
 
 
 class Call:
-    """What the two know of each other. ``ended`` is set when the thread is done."""
+    """What the two know of each other. ``ended`` is set when the thread is done.
 
-    def __init__(self, begin: str) -> None:
+    ``places``: of which the thread holds one. ``begin``: the statements that begin it.
+    """
+
+    def __init__(self, places: trio.CapacityLimiter, begin: str) -> None:
+        self.places = places
         self.begin = begin
         self.ended = trio.Event()
         self.has_begun = False

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import psycopg
@@ -27,6 +27,10 @@ GRACE_S: Final = 0.5
 is cut. It is part of a call's time: a call gives up this much before its deadline."""
 
 PROBE_TIMEOUT_S: Final = 2.0
+PROBES: Final = 2
+"""Connections for probes, beside the pool: calls that hold all of it, for as long as their time
+lasts, do not keep a probe from seeing that the server is frozen. One may be held by a probe that
+has given up and still connects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,8 @@ class DatabasePolicy:
 class DatabaseStatus(msgspec.Struct, frozen=True):
     """What the calls have shown. ``since``: UNIX seconds at which ``available`` last changed.
 
-    ``last_error`` stays when PostgreSQL is back, to say what it was. ``in_use`` and ``waiting``
-    count calls, those with a connection and those that wait for one.
+    ``last_error`` stays when PostgreSQL is back, to say what it was; anybody may read it.
+    ``in_use`` and ``waiting`` count calls, those with a connection and those that wait for one.
     """
 
     available: bool
@@ -53,8 +57,15 @@ class DatabaseStatus(msgspec.Struct, frozen=True):
     waiting: int
 
 
-def ignore_duration(query_type: str, duration_s: float) -> None:
-    """Do nothing about how long a call took."""
+Outcome = Literal["success", "rolled_back", "busy", "unavailable", "cancelled"]
+"""What became of a call. ``rolled_back``: its own work raised. ``busy``: no connection was free."""
+
+Observe = Callable[[str, Outcome, float], None]
+"""Told of each call: its ``query_type``, outcome, and seconds from asking to the end."""
+
+
+def ignore_call(query_type: str, outcome: Outcome, seconds: float) -> None:
+    """Do nothing about what became of a call."""
 
 
 class Database:
@@ -65,7 +76,7 @@ class Database:
         conninfo: str,
         policy: DatabasePolicy,
         wall_clock: Callable[[], float],
-        observe: Callable[[str, float], None],
+        observe: Observe,
     ) -> None:
         self._conninfo = conninfo
         self._policy = policy
@@ -74,8 +85,9 @@ class Database:
         # A place is taken for as long as the thread lives, which may be longer than its caller
         # waits. Callers without a place wait for one until their own deadline.
         self._places = trio.CapacityLimiter(policy.pool_size)
-        self._cancellers = trio.CapacityLimiter(policy.pool_size)
-        # never more than places: a thread connects only when there is nothing here
+        self._probes = trio.CapacityLimiter(PROBES)
+        self._cancellers = trio.CapacityLimiter(policy.pool_size + PROBES)
+        # never more than places and probes: a thread connects only when there is nothing here
         self._idle: deque[Link] = deque()
         self._available = False
         self._since = wall_clock()
@@ -112,27 +124,44 @@ class Database:
         cancelled then, it is not known whether it took effect: write what can be repeated.
         """
         limit_s = self._policy.statement_timeout_s if timeout_s is None else timeout_s
-        began_at = trio.current_time()
-        call = Call("BEGIN" if timeout_s is None else _begin_within(timeout_s))
-        try:
-            result = await self._run_within(limit_s, call, work)
-        except StoreBusyError:
-            raise
-        except StoreUnavailableError as error:
-            self._note_failure(error)
-            raise
-        finally:
-            self._observe(query_type, trio.current_time() - began_at)
-        self._note_answer()
-        return result
+        call = Call(self._places, "BEGIN" if timeout_s is None else _begin_within(timeout_s))
+        return await self._observed(query_type, limit_s, call, work)
 
     async def probe(self) -> None:
         """Return if PostgreSQL answers and takes writes; else raise StoreUnavailableError.
 
-        A full disk shows in the writes themselves, not here.
+        Waits for no other call. A full disk shows in the writes themselves, not here.
         """
-        timeout_s = min(PROBE_TIMEOUT_S, self._policy.statement_timeout_s)
-        await self.run(_require_writable, timeout_s=timeout_s, query_type="probe")
+        limit_s = min(PROBE_TIMEOUT_S, self._policy.statement_timeout_s)
+        call = Call(self._probes, _begin_within(limit_s))
+        await self._observed("probe", limit_s, call, _require_writable)
+
+    async def _observed(
+        self,
+        query_type: str,
+        limit_s: float,
+        call: Call,
+        work: Callable[[psycopg.Connection[Any]], T],
+    ) -> T:
+        began_at = trio.current_time()
+        outcome: Outcome = "rolled_back"
+        try:
+            result = await self._run_within(limit_s, call, work)
+            outcome = "success"
+        except StoreBusyError:
+            outcome = "busy"
+            raise
+        except StoreUnavailableError as error:
+            outcome = "unavailable"
+            self._note_failure(error)
+            raise
+        except trio.Cancelled:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._observe(query_type, outcome, trio.current_time() - began_at)
+        self._note_answer()
+        return result
 
     async def _run_within(
         self, limit_s: float, call: Call, work: Callable[[psycopg.Connection[Any]], T]
@@ -160,7 +189,7 @@ class Database:
 
         try:
             return await trio.to_thread.run_sync(
-                transact, abandon_on_cancel=True, limiter=self._places
+                transact, abandon_on_cancel=True, limiter=call.places
             )
         except trio.Cancelled:
             # without a link it waits for its turn, or connects: it will see for itself
@@ -251,12 +280,11 @@ async def open_database(
     policy: DatabasePolicy | None = None,
     *,
     wall_clock: Callable[[], float],
-    observe: Callable[[str, float], None] = ignore_duration,
+    observe: Observe = ignore_call,
 ) -> AsyncIterator[Database]:
     """A database for the block; PostgreSQL need not be there.
 
-    ``observe`` is told the ``query_type`` and duration of each call. Raises ConfigurationError if
-    the URL is none.
+    ``observe`` is told of each call. Raises ConfigurationError if the URL is none.
     """
     policy = policy or DatabasePolicy()
     conninfo = create_conninfo(

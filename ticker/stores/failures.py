@@ -1,5 +1,7 @@
 """Which of PostgreSQL's errors mean that it cannot serve, and which mean a bug of ours."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import psycopg
@@ -34,6 +36,24 @@ class StoreBusyError(StoreUnavailableError):
     """PostgreSQL is there, but this call did not get its turn in time."""
 
 
+_SAYINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "08": "there is no connection to PostgreSQL",
+        "25": "PostgreSQL ended a transaction that took too long",
+        "25006": "PostgreSQL is read-only",
+        "28": "PostgreSQL refuses the login",
+        "40": "PostgreSQL took the transaction back",
+        "42": "PostgreSQL does not have all tables",
+        "53": "PostgreSQL has run out of room, memory or connections",
+        "55": "what is needed is locked in PostgreSQL",
+        "57": "PostgreSQL ended the call, or is about to start or to stop",
+        "58": "PostgreSQL cannot use its files",
+        "XX": "PostgreSQL reports an internal error",
+    }
+)
+"""What anybody may be told, by an SQLSTATE or its first two characters."""
+
+
 def translate_error(error: psycopg.Error) -> Exception:
     """The error to raise in its place; the same one if it is a bug: syntax, types, constraints."""
     state = error.sqlstate
@@ -45,10 +65,11 @@ def translate_error(error: psycopg.Error) -> Exception:
     if not is_unavailable:
         return error
     kind = StoreBusyError if isinstance(error, BUSY) else StoreUnavailableError
-    return kind(_first_line(error))
+    state = state or "08"
+    return kind(_SAYINGS.get(state) or _SAYINGS[state[:2]], detail=_first_line(error))
 
 
 def _first_line(error: psycopg.Error) -> str:
     """The libraries add hints on further lines, which are for a terminal."""
     line = str(error).strip().partition("\n")[0]
-    return f"PostgreSQL: {line or type(error).__name__}"
+    return line or type(error).__name__

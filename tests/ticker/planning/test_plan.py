@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ticker.instruments.registry import Instrument
 from ticker.messages import ConnectionId
-from ticker.planning.plan import EMPTY_PLAN, Plan, Subscription, create_plan
+from ticker.planning.layout import Subscription
+from ticker.planning.plan import EMPTY_PLAN, Plan, create_plan, merge_wishes
 
 TODAY = dt.date(2026, 11, 20)
 
@@ -47,6 +48,17 @@ def wishes_of(sizes: Sequence[int], accounts: Sequence[str | None] = ()) -> list
             make(1000 * number + i, f"U{number}", "CE", 1.0, TODAY),
             "full",
             accounts[i % len(accounts)] if accounts else None,
+        )
+        for number, size in enumerate(sizes, start=1)
+        for i in range(size)
+    ]
+
+
+def spares_of(sizes: Sequence[int]) -> list[Subscription]:
+    """Chains that give way; their tokens are from 500,000 on."""
+    return [
+        Subscription(
+            make(500_000 + 1000 * number + i, f"U{number}", "CE", 1.0, TODAY), "full", None, True
         )
         for number, size in enumerate(sizes, start=1)
         for i in range(size)
@@ -104,6 +116,7 @@ WISHES = st.builds(
     st.lists(st.integers(1, 30), max_size=6),
     st.lists(st.sampled_from([None, None, "a0", "a1", "gone"]), max_size=4),
 )
+SPARES = st.builds(spares_of, st.lists(st.integers(1, 30), max_size=6))
 SOCKETS = st.builds(ConnectionId, st.sampled_from(["a0", "a1", "a2"]), st.integers(0, 2))
 
 
@@ -178,6 +191,101 @@ def test_sockets_that_return_have_their_tokens_and_nobody_else_moved(
     assert len(failed_over.stand_ins) == min(len(displaced), room)
     assert not away & set(failed_over.stand_ins.values())
     assert plan(wanted, accounts, previous=failed_over) == whole
+
+
+@pytest.mark.slow
+@given(WISHES, SPARES, WISHES, SPARES, st.integers(0, 3), st.integers(0, 3), st.sets(SOCKETS))
+def test_what_gives_way_costs_the_others_no_place_and_no_more_of_it_is_put_off_than_needed(
+    before: list[Subscription],
+    spares_before: list[Subscription],
+    after: list[Subscription],
+    spares: list[Subscription],
+    accounts_before: int,
+    accounts: int,
+    away: set[ConnectionId],
+) -> None:
+    first = plan([*before, *spares_before], accounts_before)
+    found = plan([*spares, *after], accounts, away=away, previous=first)
+    where = places(found)
+    firm = {wish.instrument.instrument_token for wish in after}
+    yielding = {wish.instrument.instrument_token for wish in spares}
+    assert all(len(shard) <= 10 for shard in found.shards.values())
+    assert where.keys() | set(found.unplaced) == firm | yielding
+    assert len(where.keys() & firm) == most_placed(after, accounts, room=10)
+
+    # Of the room on live sockets, the others' stand-ins take what they need, but no more.
+    live = {ConnectionId(f"a{i}", shard) for i in range(accounts) for shard in range(3)} - away
+    on_live = sum(homes(found)[token] in live for token in where.keys() & firm)
+    displaced = sum(homes(found)[token] not in live for token in where.keys() & firm)
+    left = 10 * len(live) - on_live
+    assert len(found.stand_ins.keys() & firm) == min(displaced, left)
+    total = 30 * accounts - len(where.keys() & firm) - min(displaced, left)
+    assert len(where.keys() & yielding) == min(len(yielding), total)
+
+    assert plan([*spares, *after], accounts, away=away, previous=first) == found, "deterministic"
+    assert plan([*spares, *after], accounts, away=away, previous=found) == found, "at rest"
+
+
+@pytest.mark.slow
+@given(
+    st.lists(st.integers(1, 30), max_size=4),
+    SPARES,
+    st.lists(st.integers(1, 30), max_size=6),
+    SPARES,
+)
+def test_nobody_moves_for_a_wish_and_the_last_that_give_way_go(
+    before: list[int], spares_before: list[Subscription], after: list[int], more: list[Subscription]
+) -> None:
+    first = plan([*wishes_of(before), *spares_before], 2)
+    spares = list(merge_wishes([*spares_before, *more]).values())
+    found = plan([*wishes_of(after), *spares], 2, previous=first)
+    old, new = homes(first), homes(found)
+    assert all(old[token] == new[token] for token in old.keys() & new.keys())
+    carried = [
+        wish.instrument.instrument_token
+        for wish in spares
+        if wish.instrument.instrument_token in old
+    ]
+    stayed = [token for token in carried if token in new]
+    assert carried[: len(stayed)] == stayed
+    assert len(stayed) == min(len(carried), 60 - sum(token < 500_000 for token in new))
+
+
+def test_what_was_put_off_comes_back_when_there_is_room() -> None:
+    spares = spares_of([20, 10])
+    alone = plan(spares, 1)
+    crowded = plan([*wishes_of([12]), *spares], 1, previous=alone)
+    assert len(crowded.unplaced) == 12
+    assert crowded.unplaced == tuple(wish.instrument.instrument_token for wish in spares[18:])
+    assert homes(plan(spares, 1, previous=crowded)).keys() == homes(alone).keys()
+    assert not plan([*wishes_of([12]), *spares], 2, previous=crowded).unplaced
+
+
+def test_what_gives_way_makes_room_on_the_account_that_is_named() -> None:
+    spares = spares_of([30, 20])
+    first = plan(spares, 2)
+    full = next(socket.account_id for socket in first.shards)
+    (bound,) = wishes_of([1], [full])
+    found = plan([bound, *spares], 2, previous=first)
+    assert homes(found)[1000].account_id == full
+    assert not found.unplaced, "it goes elsewhere while there is room"
+    assert sum(old != homes(found)[token] for token, old in homes(first).items()) == 1
+
+
+def test_the_stand_ins_of_others_come_before_what_gives_way() -> None:
+    wanted = [*wishes_of([12], ["a0"]), *spares_of([28])]
+    whole = plan(wanted, 2)
+    assert not whole.unplaced
+    failed_over = plan(wanted, 2, away=sockets_of("a0"), previous=whole)
+    assert failed_over.stand_ins.keys() >= set(range(1000, 1012))
+    assert plan(wanted, 2, previous=failed_over).tokens() == whole.tokens()
+
+
+def test_a_token_that_anybody_holds_to_gives_way_to_nobody() -> None:
+    (spare,) = spares_of([1])
+    firm = Subscription(spare.instrument, "ltp")
+    merged = merge_wishes([spare, firm])[spare.instrument.instrument_token]
+    assert merged == Subscription(spare.instrument, "full")
 
 
 def test_a_stand_in_gives_way_to_a_wish_that_needs_its_place() -> None:

@@ -15,7 +15,10 @@ from ticker.planning.strikes import (
     Centre,
     Levels,
     StrikePolicy,
+    chain_of,
+    choose_chains,
     choose_instruments,
+    find_guessed,
     find_reference,
     list_expiries,
     move_centres,
@@ -91,7 +94,7 @@ def test_an_underlying_without_an_index_has_a_chain_too(
     assert found is not None
     assert found.instrument_token == reference
     tokens = [row.instrument_token for row in choose(registry, name, 1004.0, 1, 1)]
-    assert tokens == [*(row.instrument_token for row in cash), 8, 9, 13, 14, 15]
+    assert tokens == [*(row.instrument_token for row in cash), 8, 9, 14, 13, 15], "nearest first"
 
 
 def test_a_share_with_the_name_of_a_commodity_is_not_its_price() -> None:
@@ -198,3 +201,28 @@ def test_expiries_roll_the_day_after() -> None:
         registry, "NIFTY", old, Levels(25_100.0), StrikePolicy(), today=day_after, now=1.0
     )
     assert {expiry: found.strike for expiry, found in moved.items()} == {NEXT: 25_100}
+
+
+def test_an_underlying_that_is_not_looked_at_keeps_its_centres() -> None:
+    registry = chain_registry()
+    policy = StrikePolicy(expiries=1, otm_levels=0)
+    chain = {dt.date(2026, 12, 1): Centre(100.0, 0.0)}
+    found, centres = choose_chains(
+        registry, {"NIFTY": Levels(25_000.0)}, {"AWAY": chain}, policy, TODAY, 1.0
+    )
+    assert centres == {"AWAY": chain, "NIFTY": {NEAR: Centre(25_000.0, 1.0)}}
+    options = [row for row in found.values() if row.is_option]
+    assert {chain_of(row) for row in options} == {("NIFTY", NEAR)}
+    assert {chain_of(row) for row in found.values() if not row.is_option} == {None}
+
+
+def test_a_middle_without_a_price_is_a_guess() -> None:
+    registry, policy = chain_registry(), StrikePolicy(expiries=1)
+    for levels in (Levels(), Levels(0.0), Levels(None, {NEAR: 0.0})):
+        assert not levels.is_priced
+        _, centres = choose_chains(registry, {"NIFTY": levels}, {}, policy, TODAY, 1.0)
+        assert find_guessed(centres) == {("NIFTY", NEAR)}
+        _, centres = choose_chains(
+            registry, {"NIFTY": Levels(None, {NEAR: 25_000.0})}, centres, policy, TODAY, 2.0
+        )
+        assert find_guessed(centres) == set()

@@ -1,7 +1,7 @@
 """What may be subscribed to, and who is told why not; in a real PostgreSQL."""
 
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -24,7 +24,12 @@ from ticker.latest import Latest
 from ticker.planning.reloads import Reloads
 from ticker.planning.subscriptions import SubscriptionRequest, Subscriptions
 from ticker.stores.subscription_index import SubscriptionIndex
-from ticker.stores.subscriptions import SubscriptionFilter, SubscriptionStore
+from ticker.stores.subscriptions import (
+    NewSubscription,
+    Origin,
+    SubscriptionFilter,
+    SubscriptionStore,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -39,16 +44,22 @@ ACTIVE = SubscriptionFilter(status="active")
 
 @asynccontextmanager
 async def open_subscriptions(
-    registry: InstrumentRegistry = REGISTRY, account_capacity: int = 4
+    registry: InstrumentRegistry = REGISTRY,
+    account_capacity: int = 4,
+    present: Sequence[NewSubscription] = (),
+    origin: Origin = "user",
 ) -> AsyncIterator[tuple[Subscriptions, Reloads]]:
+    """``present``: rows that are there already, of that origin."""
     sessions: Sessions = {
         name: Session(name, Latest(Credentials("key", "token"))) for name in ("a0", "a1")
     }
     reloads = Reloads(lambda: NOW)
     async with open_test_database() as database:
+        store = SubscriptionStore(database)
+        await store.upsert(present, origin=origin)
         yield (
             Subscriptions(
-                SubscriptionStore(database),
+                store,
                 SubscriptionIndex(database),
                 registry=Latest(registry),
                 sessions=Latest(sessions),
@@ -62,6 +73,21 @@ async def open_subscriptions(
 
 def wish(token: int, account_id: str | None = None) -> SubscriptionRequest:
     return SubscriptionRequest(token, account_id=account_id)
+
+
+def rows_of(*tokens: int, account_id: str | None = None) -> list[NewSubscription]:
+    """As they come into the table without us."""
+    return [
+        NewSubscription(
+            instrument_token=token,
+            exchange="NFO",
+            tradingsymbol=f"NIFTYCE{token}",
+            segment="NFO-OPT",
+            expiry=EXPIRY,
+            account_id=account_id,
+        )
+        for token in tokens
+    ]
 
 
 async def test_a_change_answers_with_its_rows_and_a_reload() -> None:
@@ -88,7 +114,7 @@ async def test_a_change_answers_with_its_rows_and_a_reload() -> None:
     ("wanted", "error", "field"),
     [
         ([wish(77)], UnknownInstrumentError, "instrument_token"),
-        ([wish(1), wish(77)], UnknownInstrumentError, "1.instrument_token"),
+        ([wish(1), wish(77)], UnknownInstrumentError, "subscribe[1].instrument_token"),
         ([wish(99)], InvalidRequestError, "instrument_token"),
         ([wish(1, "zz")], UnknownAccountError, "account_id"),
         ([wish(token) for token in range(1, 10)], CapacityError, "instrument_token"),
@@ -128,6 +154,43 @@ async def test_places_are_counted_exactly() -> None:
         with pytest.raises(CapacityError) as caught:
             await subscriptions.subscribe([wish(6, "a0")])
         assert caught.value.field == "account_id"
+
+
+async def test_what_the_rebalancer_keeps_gives_way_to_users() -> None:
+    kept = rows_of(*range(1, 9))
+    async with open_subscriptions(present=kept, origin="rebalancer") as (subscriptions, _):
+        for token in range(1, 5):
+            await subscriptions.subscribe([wish(token), wish(token + 10, "a0")])
+        with pytest.raises(CapacityError) as caught:
+            await subscriptions.subscribe([wish(5)])
+        assert caught.value.field == "instrument_token"
+        assert await subscriptions.count(ACTIVE) == 12
+
+
+@pytest.mark.parametrize("account_id", [None, "a0"])
+async def test_what_is_there_and_has_no_place_is_refused_as_if_it_were_not(
+    account_id: str | None,
+) -> None:
+    count = 4 if account_id else 8
+    present = rows_of(*range(1, count + 2), account_id=account_id)
+    async with open_subscriptions(present=present) as (subscriptions, reloads):
+        assert subscriptions.unplaced == frozenset()
+        reloads.request("table")
+        reloads.settle(reloads.take(), added=range(1, count + 1), unplaced=[count + 1])
+        assert subscriptions.unplaced == {count + 1}
+        await subscriptions.subscribe([wish(1, account_id)])
+        with pytest.raises(CapacityError):
+            await subscriptions.subscribe([wish(count + 1, account_id)])
+        await subscriptions.unsubscribe([2])
+        await subscriptions.subscribe([wish(count + 1, account_id)])
+
+
+async def test_a_place_on_another_account_is_one_less_on_its_own() -> None:
+    async with open_subscriptions() as (subscriptions, _):
+        await subscriptions.subscribe([wish(token, "a0") for token in range(1, 5)])
+        await subscriptions.subscribe([wish(1, "a1"), wish(5, "a0")])
+        with pytest.raises(CapacityError):
+            await subscriptions.subscribe([wish(1, "a0")])
 
 
 async def test_of_two_wishes_for_one_instrument_the_later_counts() -> None:

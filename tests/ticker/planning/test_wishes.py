@@ -93,3 +93,4 @@ def test_users_come_first_and_older_wishes_before_younger() -> None:
     )
     wishes = resolve_rows(rows, known, TODAY)
     assert [wish.instrument.instrument_token for wish in wishes.subscriptions] == [3, 2, 1]
+    assert [wish.gives_way for wish in wishes.subscriptions] == [False, False, True]

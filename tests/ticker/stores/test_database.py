@@ -3,11 +3,13 @@
 import gc
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 import trio
+import trio.testing
 from psycopg import errors
 
 from tests.postgres import open_test_database, open_test_url
@@ -179,7 +181,7 @@ async def test_a_statement_that_takes_too_long_is_ended_by_the_server() -> None:
             sleep_long(connection)
 
         began_at = trio.current_time()
-        with pytest.raises(StoreBusyError, match="statement timeout"):
+        with pytest.raises(StoreBusyError, match="ended the call"):
             await database.run(sleep_too_long)
         assert 0.2 <= trio.current_time() - began_at < 1.0
         assert database.status.available
@@ -221,17 +223,31 @@ async def test_times_are_aware_and_in_utc_whatever_the_server_prefers() -> None:
         assert abs(rows[0][0].timestamp() - time.time()) < 5
 
 
-async def test_durations_are_told_by_type_of_query() -> None:
-    seen: list[tuple[str, float]] = []
-    async with open_test_database(
-        observe=lambda kind, duration_s: seen.append((kind, duration_s))
-    ) as database:
+async def test_every_call_is_told_with_its_outcome_and_duration() -> None:
+    seen: list[tuple[str, str, float]] = []
+    policy = DatabasePolicy(pool_size=1)
+    async with open_test_database(policy, lambda *told: seen.append(told)) as database:
         await database.run(slow_number, query_type="slow")
         with pytest.raises(errors.SyntaxError):
             await database.run(lambda connection: connection.execute("SELEKT"), query_type="wrong")
         await database.probe()
-    assert [kind for kind, _ in seen] == ["slow", "wrong", "probe"]
-    assert seen[0][1] >= 0.4
+        with pytest.raises(StoreUnavailableError):
+            await database.run(sleep_long, timeout_s=0.2, query_type="long")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(database.run, sleep_long, query_type="given up"))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(StoreBusyError):
+                await database.run(backend_pid, timeout_s=0.1, query_type="late")
+            nursery.cancel_scope.cancel()
+    assert [told[:2] for told in seen] == [
+        ("slow", "success"),
+        ("wrong", "rolled_back"),
+        ("probe", "success"),
+        ("long", "unavailable"),
+        ("late", "busy"),
+        ("given up", "cancelled"),
+    ]
+    assert seen[0][2] >= 0.4
 
 
 async def test_nothing_is_left_behind() -> None:

@@ -185,3 +185,37 @@ async def test_ours_have_numbers_of_their_own() -> None:
     assert len(numbers) == len(set(numbers)) >= 6
     async with open_empty() as database:
         assert len(await migrate(database)) == len(numbers)
+
+
+SPELLS = """
+INSERT INTO instrument_archive (instrument_token, first_day, exchange_token, tradingsymbol, name,
+    segment, instrument_type, strike, expiry, tick_size, lot_size, exchange)
+VALUES
+    (1, '2026-11-20', 1, 'NIFTY26NOV25000CE', 'NIFTY', 'NFO-OPT', 'CE', 25000, '2026-11-24', 1, 1,
+        'NFO'),
+    (2, '2026-11-20', 2, 'RELIANCE', 'RELIANCE INDUSTRIES', 'NSE', 'EQ', 0, NULL, 1, 1, 'NSE'),
+    (3, '2026-11-20', 3, 'NIFTY 50', 'NIFTY 50', 'INDICES', 'EQ', 0, NULL, 0, 0, 'NSE');
+INSERT INTO instrument_registry (instrument_token, exchange_token, tradingsymbol, name, underlying,
+    segment, instrument_type, strike, expiry, tick_size, lot_size, exchange)
+VALUES (3, 3, 'NIFTY 50', 'NIFTY 50', 'NIFTY', 'INDICES', 'EQ', 0, NULL, 0, 0, 'NSE');
+"""
+
+
+async def test_what_is_archived_already_gets_its_underlying(tmp_path: Path) -> None:
+    for file in MIGRATIONS.iterdir():
+        if file.name < "0012":
+            (tmp_path / file.name).write_text(file.read_text())
+
+    def underlyings(connection: Connection) -> dict[str, str]:
+        rows = connection.execute("SELECT tradingsymbol, underlying FROM instrument_archive")
+        return dict(rows.fetchall())
+
+    async with open_empty() as database:
+        await migrate(database, folder=tmp_path)
+        await database.run(execute(SPELLS))
+        await migrate(database)
+        assert await database.run(underlyings) == {
+            "NIFTY26NOV25000CE": "NIFTY",
+            "RELIANCE": "RELIANCE",
+            "NIFTY 50": "NIFTY",
+        }
