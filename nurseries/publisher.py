@@ -35,6 +35,7 @@ class PublishPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     More than ``pending_max`` messages, or one older than ``pending_age_max_s``, are conflated.
     ``drain_timeout_s``: how long the last messages may take once the input has ended.
+    ``last_values``, ``stream_max_length``, ``mock_suffix``: see ``Outputs``.
     """
 
     batch_max: int = 1000
@@ -49,6 +50,7 @@ class PublishPolicy(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_s: float = 5.0
     last_values: bool = False
     stream_max_length: int = 0
+    mock_suffix: str = ""
 
 
 async def publish(
@@ -66,7 +68,8 @@ async def publish(
 
     Both channels are read at once, whatever Redis does. While it keeps up, messages go out in
     order and none is left out; while it is slow or away, the newest per instrument is kept and
-    the others are counted as conflated. After it was away a gap event comes first. A message
+    the others are counted as conflated. What is not valid any more when its turn comes is counted
+    as dropped, reason ``market_open``. After it was away a gap event comes first. A message
     whose acknowledgement was lost with its connection is sent again: ``seq`` tells.
 
     Returns when ``snapshots`` is closed and all is acknowledged, or ``drain_timeout_s`` later;
@@ -75,7 +78,9 @@ async def publish(
     ``wall_clock``: UNIX seconds.
     """
     parse_redis_url(url)
-    sender = _Sender(prefix, policy, PublishAccounting(metrics), report, wall_clock)
+    sender = _Sender(
+        prefix, policy, PublishAccounting(metrics, policy.batch_max), report, wall_clock
+    )
     # closed without a checkpoint after the last look into them, or a sender might slip in between
     with snapshots, events:
         try:
@@ -121,7 +126,9 @@ class _Sender:
         self._report = report
         self._wall_clock = wall_clock
         self._events_channel = f"{prefix}:events"
-        self._outputs = Outputs(prefix, policy.last_values, policy.stream_max_length)
+        self._outputs = Outputs(
+            prefix, policy.last_values, policy.stream_max_length, policy.mock_suffix
+        )
         self._log = structlog.get_logger().bind(task="publish")
 
         self._outbox = Outbox(policy.pending_max)
@@ -198,8 +205,12 @@ class _Sender:
             self._conflate()
         seqs = self._outbox.seq_range() if self._events.is_outage else None
         told = self._events.take(self._wall_clock(), seqs)
-        parcel = self._outbox.take(self._pace.limit)
+        parcel, over = self._outbox.take(self._pace.limit).valid(self._wall_clock())
+        self._accounting.dropped(over.tally(), "market_open")
         self._in_flight = len(told) + parcel.size
+        if not self._in_flight:
+            self._settled.set()
+            return
         extras, extra_count = self._outputs.pack(parcel)
         events = b"".join(
             pack("PUBLISH", self._events_channel, msgspec.json.encode(event)) for event in told

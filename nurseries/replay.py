@@ -43,7 +43,8 @@ class ReplayStatus(msgspec.Struct, frozen=True):
     ``recorded_at``: UNIX seconds of the newest frame played. ``late_s``: how far behind its pace.
     ``ticks``: decoded; ``dropped`` of them had no payload. ``messages``: payloads, re-pricings
     included. ``missed``: frames that the recorder had to leave out. ``damage``: why the file could
-    not be read to its end, and ``lost_bytes`` of it were not.
+    not be read to its end, and ``lost_bytes`` of it were not. ``is_cut``: it only ends in the
+    middle of a block, as a recorder that was killed leaves it.
     """
 
     passes: int = 0
@@ -56,6 +57,7 @@ class ReplayStatus(msgspec.Struct, frozen=True):
     late_s: float = 0.0
     damage: str | None = None
     lost_bytes: int = 0
+    is_cut: bool = False
 
 
 class Room:
@@ -165,6 +167,7 @@ class _Player:
             passes=self.status.passes + 1,
             damage=recording.damage,
             lost_bytes=recording.lost_bytes,
+            is_cut=recording.is_cut,
         )
         self._report(self.status)
 

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -29,7 +28,7 @@ from nurseries.replay import ReplayStatus, Room, replay
 from nurseries.run import STOP_SIGNALS, SWITCH_INTERVAL_S
 from nurseries.show_line import show_line
 from ticker.engine import create_engine
-from ticker.errors import ConfigurationError
+from ticker.errors import ConfigurationError, RecordingDamagedError
 from ticker.instruments.registry import InstrumentRegistry
 from ticker.local.market import open_redis_server
 from ticker.logs import configure_logging
@@ -37,7 +36,7 @@ from ticker.messages import Event, SnapshotBatch
 from ticker.metrics import Metrics
 from ticker.publishers.status import PublisherStatus
 from ticker.recording.reader import open_recording
-from ticker.settings import DEFAULT_REDIS_URL, REAL_ENVIRONMENTS, Settings
+from ticker.settings import DEFAULT_REDIS_URL, REAL_ENVIRONMENTS, Settings, without_passwords
 
 TIMEOUT_S: Final = 10.0
 """Deadline of a batch, unless a longer one is configured: nobody waits for these ticks, and one
@@ -54,7 +53,8 @@ def replay_until_signalled(settings: Settings, path: Path, *, speed: float, loop
     end of the recording, or after a signal to stop, once all that was played is published.
 
     Raises ConfigurationError if the file cannot be used, and in an environment of live markets:
-    a consumer would get old prices between those of now.
+    a consumer would get old prices between those of now. Raises RecordingDamagedError, when all
+    that is whole has been played, for a file that is damaged, and not just cut by a crash.
     """
     if settings.environment in REAL_ENVIRONMENTS:
         raise ConfigurationError(
@@ -69,6 +69,8 @@ def replay_until_signalled(settings: Settings, path: Path, *, speed: float, loop
     with suppress(OSError):
         sys.stdout.write(f"{replayer.summary()}\n")
         sys.stdout.flush()
+    if replayer.status.damage is not None and not replayer.status.is_cut:
+        raise RecordingDamagedError(f"{path} is damaged: {replayer.status.damage}")
 
 
 def parse_speed(text: str) -> float:
@@ -168,8 +170,7 @@ class Replayer:
             playing.cancel()
 
     async def _show(self, settings: Settings) -> None:
-        url = urlsplit(settings.redis_url or DEFAULT_REDIS_URL)
-        shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+        shown = without_passwords(settings.redis_url or DEFAULT_REDIS_URL)
         with suppress(OSError):
             for name, text in (("replaying", self._path), ("Redis", shown)):
                 sys.stdout.write(f"{name:>12}  {text}\n")

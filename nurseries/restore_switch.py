@@ -6,25 +6,26 @@ import trio
 
 from ticker.errors import StoreUnavailableError
 from ticker.latest import Latest
+from ticker.mock_market.switch import MockSwitch
 from ticker.stores.runtime_settings import RuntimeSettings
 
 RETRY_S: Final = 1.0
 
 
 async def restore_switch(
-    kept: RuntimeSettings, name: str, switch: Latest[bool], migrated: trio.Event
+    kept: RuntimeSettings, name: str, switch: Latest[MockSwitch], migrated: trio.Event
 ) -> None:
     """Set ``switch`` to what is kept under ``name`` as soon as that can be read; then return.
 
-    Whoever sets it earlier saved it first, so what is read is never older than what is set.
+    Who switches meanwhile has the last word: that is newer than what is read.
     """
     await migrated.wait()
     while True:
         try:
-            value = await kept.load(name)
+            found = await kept.load(name)
         except StoreUnavailableError:
             await trio.sleep(RETRY_S)
             continue
-        if isinstance(value, bool):
-            switch.set(value)
+        if found is not None and isinstance(found.value, bool) and switch.value.at is None:
+            switch.set(MockSwitch(found.value, found.at, found.by))
         return

@@ -1,6 +1,7 @@
 """Snapshot batches as the enricher builds them, for tests and benchmarks of what comes after."""
 
 import json
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ def create_batch(
     underlyings: Sequence[int] = (),
     received_at: float = 0.0,
     payload_size: int = 0,
+    valid_until: float = math.inf,
 ) -> SnapshotBatch:
     """One message for each slot; payloads name ``seq``, ``slot`` and ``received_at``.
 
@@ -52,4 +54,5 @@ def create_batch(
         seqs=np.arange(first_seq, first_seq + count, dtype=np.int64),
         received_at=np.full(count, received_at),
         is_underlying=np.array([slot in underlyings for slot in slots], np.bool_),
+        valid_until=np.full(count, valid_until),
     )

@@ -105,6 +105,7 @@ class Engine:
         self._is_mock = is_mock
         self.chains = Chains()
         self._now = -math.inf
+        self._gate = gate
         self._intake = Intake(
             self.board,
             self.chains,
@@ -146,6 +147,7 @@ class Engine:
             started = time.perf_counter()
             messages = self._price(accepted, now)
             pricing_s = time.perf_counter() - started
+            mock_until = self._gate.mock_until if self._gate else math.inf
         snapshots = None
         if len(messages):
             snapshots = self._formatter.format(
@@ -155,6 +157,7 @@ class Engine:
                 accepted.connections,
                 accepted.mocks,
                 now,
+                mock_until,
             )
         what = self.board.rows["instrument_class"][messages.slots]
         ticked = what[: messages.ticked]
@@ -194,7 +197,7 @@ class Engine:
             forwards = np.full(len(found), np.nan)
             grouped = rows["group"] >= 0
             forwards[grouped] = groups["forward"][rows["group"][grouped]]
-            mocks = [self._intake.is_mock(source) for source in rows["source"].tolist()]
+        mocks = map(self._intake.is_mock, rows["source"].tolist())
         prices = words[:, _LAST_PRICE] / rows["divisor"]
         each = zip(
             rows["token"].tolist(), prices.tolist(), words, forwards.tolist(), mocks, strict=True

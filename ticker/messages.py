@@ -116,6 +116,8 @@ class SnapshotBatch(msgspec.Struct, frozen=True, gc=False):
     order in what was conflated, where a newer message takes the place of an older one.
     ``received_at``: float64 (n,), UNIX seconds at which the tick's frame arrived.
     ``is_underlying``: bool (n,), True for messages on ``{prefix}:underlying``.
+    ``valid_until``: float64 (n,), UNIX seconds from which on a message is not to be published: a
+    mock one when its market opens, infinity for all others.
     """
 
     buffer: memoryview
@@ -128,6 +130,7 @@ class SnapshotBatch(msgspec.Struct, frozen=True, gc=False):
     seqs: npt.NDArray[np.int64]
     received_at: npt.NDArray[np.float64]
     is_underlying: npt.NDArray[np.bool_]
+    valid_until: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.slots)

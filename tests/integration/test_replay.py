@@ -14,6 +14,7 @@ from redis.retry import Retry
 
 from nurseries.replayer import Replayer, parse_speed, replay_until_signalled
 from tests.integration.live import RedisServer, open_redis_server
+from tests.integration.program import run_ticker
 from tests.ticker.synthetic import (
     ALPHA,
     BETA,
@@ -199,6 +200,24 @@ def test_speeds() -> None:
         math.inf,
         math.inf,
     ]
+
+
+@pytest.mark.parametrize(("is_altered", "code"), [(True, 1), (False, 0)])
+def test_a_damaged_recording_is_told_by_the_exit_code_too(
+    path: Path, tmp_path: Path, is_altered: bool, code: int
+) -> None:
+    """What is whole is played. The end that a crash has cut off is no damage."""
+    damaged, data = tmp_path / "x.tape", bytearray(path.read_bytes())
+    if is_altered:
+        data[len(data) // 2] ^= 0xFF
+    damaged.write_bytes(data[:-5])
+    ended = run_ticker(["replay", str(damaged), "--speed", "max"])
+    assert ended.returncode == code
+    output = ended.stdout.decode()
+    assert "payloads published" in output
+    assert "bytes not readable" in output
+    assert (f"ticker: {damaged} is damaged" in ended.stderr.decode()) is is_altered
+    assert "Traceback" not in ended.stderr.decode()
 
 
 def test_a_replay_is_refused_where_live_prices_are_published(path: Path) -> None:

@@ -20,20 +20,23 @@ from tests.ticker.synthetic import (
     NOW,
     create_future,
     create_market_engine,
+    create_option,
     payloads,
 )
 from ticker.calendar.market_hours import expiry_at
 from ticker.calendar.trading_hours import TradingHours
 from ticker.engine import Newest
 from ticker.instruments.registry import Instrument, InstrumentRegistry
-from ticker.kite.wire import decode_frames
+from ticker.kite.wire import HEARTBEAT, decode_frames
 from ticker.latest import Latest
 from ticker.messages import MOCK_CONNECTION, Event, Frame, MarketPhase
 from ticker.metrics import Metrics
+from ticker.mock_market.gate import MockGate
 from ticker.mock_market.market import MockMarket
 from ticker.mock_market.policy import MockPolicy
 from ticker.mock_market.seeder import Seeder
 from ticker.mock_market.status import MockMarketStatus
+from ticker.mock_market.switch import MockSwitch
 from ticker.ticks import WORDS, Int32Array, Row
 
 IST = dt.timezone(dt.timedelta(hours=5, minutes=30))
@@ -59,7 +62,7 @@ class Bench:
         self._offset = clock(starts) - trio.current_time()
         self.registry = Latest(InstrumentRegistry([*MARKET, CRUDE]))
         self.wanted = [each.instrument_token for each in CARRIED]
-        self.enabled = Latest(enabled)
+        self.switch = Latest(MockSwitch(is_on=enabled))
         self.market = MockMarket(MockPolicy(**policy), expiry_at=expiry_at, interest_rate=0.054)
         self.prometheus = Metrics()
         self.status = MockMarketStatus()
@@ -73,6 +76,9 @@ class Bench:
     def load_newest(self, tokens: Any) -> Mapping[int, Newest]:
         return {token: self.values[token] for token in tokens if token in self.values}
 
+    def turn(self, *, on: bool) -> None:
+        self.switch.set(MockSwitch(on))
+
     def is_enabled(self) -> bool:
         """As reported."""
         return self.status.enabled
@@ -81,7 +87,13 @@ class Bench:
         self.status = status
 
     async def run(self) -> None:
-        seeder = Seeder(self.market, load_newest=self.load_newest, wall_clock=self.now)
+        hours = TradingHours(lambda: self.registry.value)
+        seeder = Seeder(
+            self.market,
+            load_newest=self.load_newest,
+            last_session=hours.last_session,
+            wall_clock=self.now,
+        )
         await run_mock_market(
             self.send_frames,
             self.send_events,
@@ -89,8 +101,8 @@ class Bench:
             seeder=seeder,
             registry=self.registry,
             wanted=lambda: self.wanted,
-            hours=TradingHours(lambda: self.registry.value),
-            enabled=self.enabled,
+            hours=hours,
+            switch=self.switch,
             metrics=self.prometheus.control,
             report=self.report,
             wall_clock=self.now,
@@ -155,10 +167,34 @@ async def test_it_begins_when_the_last_segment_has_closed_and_ends_when_the_firs
         assert bench.status.speaks_for == ("NIFTY",)
     async with open_bench("2026-11-23 08:59:40") as bench:
         await bench.sleep_until("2026-11-23 09:00:10")
-        frames = bench.take_frames()
+        frames = [frame for frame in bench.take_frames() if frame.data != HEARTBEAT]
         assert tokens_of(frames) == tokens(*CARRIED), "the night of commodities is over too"
         assert clock("2026-11-23 08:59:58") <= frames[-1].received_at < clock("2026-11-23 09:00:00")
         assert len(bench.market) == 0, "let go of, to begin anew"
+
+
+@pytest.mark.slow
+async def test_at_the_opening_the_word_is_given_back_though_the_feed_is_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    be_patient(autojump_clock)
+    async with open_bench("2026-11-23 08:59:40") as bench:
+        hours = TradingHours(lambda: bench.registry.value)
+        engine = create_market_engine(
+            [*MARKET, CRUDE], gate=MockGate(hours.is_closed, hours.closed_until)
+        )
+        await bench.sleep_until("2026-11-23 08:59:50")
+        bench.turn(on=False)  # so that no mock frame is under way at the opening
+        await bench.sleep_until("2026-11-23 08:59:59")
+        engine.process(bench.take_frames(), bench.now())
+        assert engine.newest(bench.wanted).keys() == tokens(*CARRIED)
+        await bench.sleep_until("2026-11-23 09:00:05")
+        frames = bench.take_frames()
+        assert [frame.data for frame in frames] == [HEARTBEAT]
+        engine.process(frames, bench.now())
+        assert engine.newest(bench.wanted) == {}, "nothing mock stands in an open market"
+        await bench.sleep_until("2026-11-23 09:01:00")
+        assert not bench.take_frames()
 
 
 @pytest.mark.slow
@@ -195,17 +231,20 @@ async def test_disabled_it_is_silent_and_says_so_and_can_be_switched_at_any_time
         assert not bench.take_frames()
         assert not bench.is_enabled()
         assert ("NFO", "closed", "silent") in bench.take_phases()
-        bench.enabled.set(True)
+        bench.turn(on=True)
         await trio.sleep(5)
         assert bench.take_frames()
         assert bench.is_enabled()
         assert ("NFO", "closed", "mock") in bench.take_phases()
-        bench.enabled.set(False)
+        bench.turn(on=False)
         await trio.sleep(3)
         bench.take_frames()
         await trio.sleep(30)
         assert not bench.take_frames()
         assert ("NFO", "closed", "silent") in bench.take_phases()
+        evictions = bench.market.evictions
+        assert evictions["switched_off"] > 0
+        assert "market_open" not in evictions, "the night is not over"
 
 
 @pytest.mark.slow
@@ -218,6 +257,7 @@ async def test_a_year_that_the_calendar_does_not_know_is_never_mock(
         assert not bench.take_frames()
         assert {phase for _, phase, _ in bench.take_phases()} == {None}
         assert not any(row.is_open for row in bench.status.segments)
+        assert bench.status.calendar_ends_at == clock("2027-01-01 00:00:00")
 
 
 @pytest.mark.slow
@@ -248,6 +288,44 @@ async def test_what_there_is_no_place_for_is_left_out_options_first(
         assert sent > tokens(INDEX, FUTURE)
         assert bench.status.left_out == len(NEAR) - 2
         assert "least_recently_used" not in bench.market.evictions, "nobody is turned out in turn"
+
+
+@pytest.mark.slow
+async def test_a_new_wish_takes_the_place_of_what_is_wanted_no_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    be_patient(autojump_clock)
+    async with open_bench("2026-11-20 20:00:00", size_max=4) as bench:
+        bench.wanted = [each.instrument_token for each in NEAR[:4]]
+        await trio.sleep(5)
+        bench.wanted = [each.instrument_token for each in (*NEAR[:3], NEAR[4])]
+        await trio.sleep(5)
+        bench.take_frames()
+        await trio.sleep(2)
+        assert tokens_of(bench.take_frames()) == tokens(*NEAR[:3], NEAR[4])
+        assert bench.market.evictions["least_recently_used"] == 1
+
+
+@pytest.mark.slow
+async def test_a_token_that_is_another_contract_is_played_as_that(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    be_patient(autojump_clock)
+    async with open_bench("2026-11-20 20:00:00") as bench:
+        await trio.sleep(5)
+        old = NEAR[0]
+        new = create_option(old.instrument_token >> 8, old.strike + 5_000, old.instrument_type)
+        assert new.instrument_token == old.instrument_token
+        rows = [new if each is old else each for each in [*MARKET, CRUDE]]
+        bench.registry.set(InstrumentRegistry(rows))
+        await trio.sleep(3)
+        held = bench.market.snapshot.of(old.instrument_token)
+        assert held is not None
+        assert held.instrument == new
+        assert bench.market.evictions == {"replaced": 1, "no_expiry": 0}
+        bench.take_frames()
+        await trio.sleep(2)
+        assert tokens_of(bench.take_frames()) == tokens(INDEX, FUTURE, *NEAR)
 
 
 @pytest.mark.slow
@@ -317,4 +395,24 @@ async def test_a_full_channel_holds_the_step_and_nothing_piles_up(
         assert len(bench.take_frames()) <= 2
         await trio.sleep(5)
         assert bench.take_frames()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+async def test_wishes_that_change_while_the_channel_is_full(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    be_patient(autojump_clock)
+    bench = Bench("2026-11-21 12:00:00")
+    bench.send_frames, bench.frames = trio.open_memory_channel[Frame](1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.run)
+        await trio.sleep(10)
+        bench.wanted = [INDEX.instrument_token]
+        await trio.sleep(5)  # of what waits to be sent, some is no longer wanted
+        for _ in range(6):
+            bench.take_frames()
+            await trio.sleep(1)
+        assert bench.status.speaks_for == ("NIFTY",)
+        assert tokens_of(bench.take_frames()) == tokens(INDEX)
         nursery.cancel_scope.cancel()

@@ -346,11 +346,59 @@ async def test_a_leap_of_the_wall_clock_changes_nothing(
     rig.assert_accounted()
 
 
+async def test_what_waits_beyond_an_opening_is_not_published(
+    redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Mock messages of before Redis went and while it was away; live ones are kept."""
+    opening = EPOCH + 10
+    async with open_rig(redis.url) as rig:
+        async with redis.open():
+            await wait_for(lambda: rig.status().connected, 1)
+            await rig.feed(create_batch([1, 2], valid_until=opening))
+            await trio.sleep(0.1)
+            redis.respond = lambda c: None if c[0] == b"PUBLISH" else accept_all(c)
+            await rig.feed(create_batch([1, 2], first_seq=3, valid_until=opening))
+            await trio.sleep(0.5)
+        await rig.feed(create_batch([2, 3], first_seq=5, valid_until=opening))
+        await rig.feed(create_batch([4], first_seq=7))
+        await trio.sleep_until(11)
+        redis.respond = accept_all
+        redis.commands.clear()
+        async with redis.open():
+            await trio.sleep(5)
+            assert [m["seq"] for m in redis.published(f"{PREFIX}:options")] == [7]
+    rig.assert_accounted()
+    labels = {"account_id": "alpha", "shard": "0", "reason": "market_open"}
+    assert rig.sample("feed_ticks_dropped_total", **labels) == 3
+    assert rig.sample("feed_ticks_conflated_total", account_id="alpha", shard="0") == 1
+
+
+async def test_the_end_does_not_wait_for_what_is_not_valid_any_more(
+    redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with redis.open():
+        async with open_rig(redis.url) as rig:
+            await rig.feed(create_batch(range(2500), valid_until=EPOCH))
+            closed_at = trio.current_time()
+        assert trio.current_time() - closed_at < 0.1
+        assert not redis.published(f"{PREFIX}:options")
+    rig.assert_accounted()
+
+
 async def test_batches_of_one(redis: ScriptedRedis, autojump_clock: trio.testing.MockClock) -> None:
     async with redis.open():
         async with open_rig(redis.url, batch_max=1) as rig:
             await rig.feed(create_batch(range(5)))
         assert rig.sample("tick_batches_flushed_total", batch_type="ticks") == 5
+
+
+async def test_how_full_the_last_batch_was(
+    redis: ScriptedRedis, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with redis.open():
+        async with open_rig(redis.url, batch_max=8) as rig:
+            await rig.feed(create_batch(range(10)))
+        assert rig.sample("tick_batch_fill_rate", batch_type="ticks") == 2 / 8
 
 
 async def test_last_values_and_stream(

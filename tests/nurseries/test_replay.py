@@ -266,6 +266,14 @@ async def test_a_damaged_recording_is_played_as_far_as_it_is_whole(tmp_path: Pat
     assert len(publisher.batches) == 1
     assert status.damage == "the file ends in the middle of a block"
     assert 0 < status.lost_bytes < path.stat().st_size - whole
+    assert status.is_cut, "as a crash leaves it"
+    altered = bytearray(path.read_bytes())
+    altered[whole + 20] ^= 0xFF
+    path.write_bytes(altered)
+    publisher, status = await play(path)
+    assert len(publisher.batches) == 1
+    assert status.damage == "a block's bytes were altered"
+    assert not status.is_cut
 
 
 async def test_a_recording_without_frames_is_one_clear_error(tmp_path: Path) -> None:

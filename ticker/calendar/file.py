@@ -3,7 +3,8 @@
 import datetime as dt
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -101,14 +102,19 @@ class Calendar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.covers(day) and (rule is None or bool(rule.phases))
 
     def phases(self, exchange: str, day: dt.date) -> tuple[PhaseHours, ...]:
-        """The day's phases in order. The day must be of one of the calendar's years."""
+        """The day's phases in order. Of a year that is not covered they are a guess: those of an
+        ordinary day, before the first rule those of the first.
+        """
         special = self._special(exchange, day)
         if special is not None:
             return special.phases
         if not self.is_full_day(day):
             return ()
-        rules = (rule for rule in self.hours if exchange in rule.exchanges and rule.first <= day)
-        return max(rules, key=lambda rule: rule.first).phases
+        rules = sorted(
+            (rule for rule in self.hours if exchange in rule.exchanges), key=lambda rule: rule.first
+        )
+        applying = [rule for rule in rules if rule.first <= day][-1:] or rules[:1]
+        return applying[0].phases if applying else ()
 
     def _special(self, exchange: str, day: dt.date) -> SpecialRule | None:
         return next((rule for rule in self.special if rule.applies(exchange, day)), None)
@@ -165,15 +171,34 @@ def _problems(calendar: Calendar) -> Iterator[str]:
     for phases in (rule.phases for rule in rules):
         yield from _disorder(phases)
     # A day of a year that is not covered would never be looked up: a forgotten year, or a typo.
-    days = [day for day, _ in (*calendar.holidays, *calendar.extra_days)]
-    days += [day for rule in calendar.special for day in rule.days]
+    named = [day for day, _ in (*calendar.holidays, *calendar.extra_days)]
+    days = named + [day for rule in calendar.special for day in rule.days]
     yield from (
         f"{day} is listed, but {day.year} is not" for day in days if not calendar.covers(day)
     )
-    for exchange in calendar.exchanges if calendar.years else ():
-        starts = [rule.first for rule in calendar.hours if exchange in rule.exchanges]
-        if not starts or min(starts) > dt.date(min(calendar.years), 1, 1):
-            yield f"{exchange} has no hours at the beginning of {min(calendar.years)}"
+    yield from (f"{day} is listed twice" for day in _repeated(named))
+    for exchange in calendar.exchanges:
+        yield from _gaps_and_repetitions(calendar, exchange)
+
+
+def _gaps_and_repetitions(calendar: Calendar, exchange: str) -> Iterator[str]:
+    """What of one exchange is said twice, of which one would be passed over, or not at all."""
+    special = [
+        rule for rule in calendar.special if exchange in (rule.exchanges or calendar.exchanges)
+    ]
+    for day in _repeated(day for rule in special for day in rule.days):
+        yield f"{exchange} has two special sessions on {day}"
+    own = [rule.first for rule in calendar.hours if exchange in rule.exchanges]
+    expiries = [rule.first for rule in calendar.expiry]
+    for what, starts in (("hours", own), ("expiry rules", expiries)):
+        for first in _repeated(starts):
+            yield f"{exchange} has two {what} from {first}"
+        if calendar.years and min(starts, default=dt.date.max) > dt.date(min(calendar.years), 1, 1):
+            yield f"{exchange} has no {what} at the beginning of {min(calendar.years)}"
+
+
+def _repeated(days: Iterable[dt.date]) -> list[dt.date]:
+    return [day for day, count in Counter(days).items() if count > 1]
 
 
 def _disorder(phases: tuple[PhaseHours, ...]) -> Iterator[str]:

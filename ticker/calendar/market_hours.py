@@ -8,7 +8,7 @@ not cover: what is not known is never "open".
 """
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -64,8 +64,9 @@ class _Segment(NamedTuple):
     def require(self, day: dt.date) -> None:
         if not self.calendar.covers(day):
             raise ConfigurationError(
-                f"the market hours in {self.file.path} do not cover {day.year} for {self.name}: "
-                "MARKET_HOURS_FILE may name a file that does"
+                f"the market hours do not cover {day.year} for {self.name}: MARKET_HOURS_FILE may "
+                "name a file that does",
+                detail=f"{self.file.path} does not",
             )
 
     def instant(self, day: dt.date, time: dt.time) -> dt.datetime:
@@ -124,6 +125,24 @@ def next_open(segment: str, now: dt.datetime, path: Path | None = None) -> dt.da
     return None
 
 
+def last_session(
+    segment: str, now: dt.datetime, path: Path | None = None
+) -> tuple[dt.datetime, dt.datetime] | None:
+    """When the newest continuous trading that is over at ``now`` began and ended, in UTC.
+
+    None if it lies in a year that the file does not cover, or may have been on a later day, whose
+    hours the file does not tell.
+    """
+    known, day = _segment(segment, path), market_date(now, path)
+    known.require(day)
+    while known.calendar.tells_hours(segment, day):
+        for span in reversed(known.spans(day)):
+            if span.name == "continuous" and span.until <= now:
+                return span.since, span.until
+        day -= _DAY
+    return None
+
+
 def day_phases(segment: str, day: dt.date, path: Path | None = None) -> tuple[Phase, ...]:
     """The phases of one day in order, without those in which the segment is closed."""
     known = _segment(segment, path)
@@ -162,23 +181,38 @@ def day_start(now: dt.datetime, days_later: int = 0, path: Path | None = None) -
     return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
 
+def day_end(day: dt.date, path: Path | None = None) -> dt.datetime:
+    """When the day is over at the exchanges; UTC."""
+    zone = load_calendars(path or DEFAULT_FILE).zone
+    return dt.datetime.combine(day + _DAY, dt.time(), zone).astimezone(dt.UTC)
+
+
 def segments(path: Path | None = None) -> tuple[str, ...]:
     """The segments the file names, in its order."""
     return tuple(load_calendars(path or DEFAULT_FILE).by_exchange)
 
 
-def require_year(now: dt.datetime, path: Path | None = None) -> None:
-    """Raise ConfigurationError unless the file covers the year of ``now`` for all its segments."""
+def require_year(now: dt.datetime, names: Iterable[str], path: Path | None = None) -> None:
+    """Raise ConfigurationError unless the file covers the year of ``now`` for these segments."""
     day = market_date(now, path)
-    for segment in segments(path):
+    for segment in names:
         _segment(segment, path).require(day)
 
 
-def last_covered_day(path: Path | None = None) -> dt.date | None:
-    """The last day of the newest year that the file covers for all its segments; None if none."""
-    covered = [_segment(segment, path).calendar.years for segment in segments(path)]
+def last_covered_day(
+    now: dt.datetime, names: Iterable[str], path: Path | None = None
+) -> dt.date | None:
+    """The last day of the years that the file covers for these segments: without a break from that
+    of ``now`` on, or if that is none of them, before it. None if there is none before it either.
+    """
+    covered = [_segment(segment, path).calendar.years for segment in names]
     years = frozenset[int].intersection(*covered) if covered else frozenset[int]()
-    return dt.date(max(years), 12, 31) if years else None
+    last = max((year for year in years if year <= market_date(now, path).year), default=None)
+    if last is None:
+        return None
+    while last + 1 in years:
+        last += 1
+    return dt.date(last, 12, 31)
 
 
 def expiry_at(exchange: str, expiry_date: dt.date, path: Path | None = None) -> dt.datetime:
@@ -203,6 +237,24 @@ def is_trading_day(exchange: str, day: dt.date, path: Path | None = None) -> boo
     ``day_phases`` know.
     """
     return _segment(exchange, path).calendar.is_full_day(day)
+
+
+def assumed_session(
+    exchange: str, day: dt.date, path: Path | None = None
+) -> tuple[dt.datetime, dt.datetime] | None:
+    """When the exchange's continuous trading of a day begins and ends, in UTC; None without any.
+
+    An assumption for simulated markets, as far as the file does not cover the year: a Monday to
+    Friday then has the ordinary hours of the day, or the earliest that the file tells.
+    """
+    return next(
+        (
+            (span.since, span.until)
+            for span in _segment(exchange, path).spans(day)
+            if span.name == "continuous"
+        ),
+        None,
+    )
 
 
 def year_fraction(now_s: float, expiry_s: float) -> float:

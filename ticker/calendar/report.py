@@ -24,7 +24,7 @@ def parse_day(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"DATE: {text!r} is not a day written YYYY-MM-DD") from None
+        raise ConfigurationError(f"{text!r} is not a day written YYYY-MM-DD") from None
 
 
 def calendar_lines(
@@ -47,7 +47,7 @@ def calendar_lines(
         yield ""
         yield f"now, {now.astimezone(zone):%H:%M}"
         yield from _table([(name, _state(name, now, zone, path)) for name in segments(path)])
-    last = last_covered_day(path)
+    last = last_covered_day(now, segments(path), path)
     if last is not None:
         yield ""
         yield f"known until {last:%d %B %Y}"

@@ -7,12 +7,15 @@ post-close session, closes nothing.
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ticker.calendar.market_hours import (
     Phase,
+    day_end,
     day_start,
+    last_covered_day,
+    last_session,
     market_date,
     market_phase,
     tells_hours,
@@ -73,6 +76,35 @@ class TradingHours:
     def is_closed(self, underlying: str, now: float) -> bool:
         """Whether all of its segments are closed."""
         return self.closed_since(underlying, now) is not None
+
+    def closed_until(self, underlying: str, now: float) -> float:
+        """Until when it stays closed, at least, if it is closed at ``now``: a segment may open
+        then, or what the calendar knows of the day ends.
+        """
+        segments = self.segments(underlying)
+        for segment in segments:
+            self.phase(segment, now)
+        return min((self._phases[segment][1] for segment in segments), default=now)
+
+    def known_until(self, segments: Iterable[str], now: float) -> float | None:
+        """When the first day begins that the calendar does not know of all these segments; it lies
+        in the past if that is today or earlier. None if it knows none, or not the segments.
+        """
+        try:
+            last = last_covered_day(dt.datetime.fromtimestamp(now, dt.UTC), segments, self._path)
+        except ConfigurationError:
+            return None
+        return day_end(last, self._path).timestamp() if last else None
+
+    def last_session(self, segment: str, now: float) -> tuple[float, float] | None:
+        """When the segment's newest continuous trading began and ended; None where the calendar
+        does not tell.
+        """
+        try:
+            session = last_session(segment, dt.datetime.fromtimestamp(now, dt.UTC), self._path)
+        except ConfigurationError:
+            return None
+        return session and (session[0].timestamp(), session[1].timestamp())
 
     def _closed_since(self, segment: str, now: float) -> float | None:
         phase = self.phase(segment, now)

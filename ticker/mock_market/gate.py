@@ -4,6 +4,7 @@ The gate stands where frames are processed, so that what passes it is in order: 
 follows the first live one of a session, and whichever side is not let through is counted.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -20,11 +21,21 @@ class MockGate:
     """Who speaks for each underlying. The feed does, until the mock market has, in closed hours.
 
     Underlyings are the numbers that ``Chains`` gives them. ``is_closed`` answers for a name and
-    UNIX seconds. Not thread-safe: called under the board's lock.
+    UNIX seconds, ``closed_until`` says how long that stands at least. Not thread-safe: called
+    under the board's lock.
+
+    ``mock_until``: UNIX seconds from which on mock ticks that have passed are not to be published
+    any more: a market that is spoken for may open then, whatever they wait for.
     """
 
-    def __init__(self, is_closed: Callable[[str, float], bool]) -> None:
+    def __init__(
+        self,
+        is_closed: Callable[[str, float], bool],
+        closed_until: Callable[[str, float], float],
+    ) -> None:
+        self.mock_until = math.inf
         self._is_closed = is_closed
+        self._closed_until = closed_until
         self._mocked: frozenset[int] = _NONE
 
     def follow(self, names: Sequence[str], now: float) -> frozenset[int]:
@@ -52,6 +63,9 @@ class MockGate:
         closed = frozenset(u for u in numbers if u >= 0 and self._is_closed(names[u], now))
         begun = closed - self._mocked
         self._mocked |= closed
+        self.mock_until = min(
+            (self._closed_until(names[u], now) for u in self._mocked), default=now
+        )
         may_pass = np.isin(underlyings, list(closed))
         return np.where(is_mock, may_pass, ~self._are_mocked(underlyings)), begun
 

@@ -3,8 +3,8 @@
 An underlying is one number, its *factor*: 1 when its instruments were seeded, and a random walk
 from there. Whatever trades is priced from it. An index, a share or a future stands at its seed
 times the factor. An option is Black's formula (Black 1976) on its expiry's forward times the
-factor, at the volatility that its own seed price implied; so a chain is as free of arbitrage as
-the one it was seeded from, and its Greeks move. Prices are rounded to the tick.
+factor, at the volatility that its expiry's smile has for its strike; so a chain is as free of
+arbitrage as that smile, and its Greeks move. Prices are rounded to the tick, and end with the wire.
 """
 
 import math
@@ -61,6 +61,8 @@ _SHIFT: Final = 0.02
 _HALF_SPREAD: Final = 0.0004
 _ROOT_HALF: Final = math.sqrt(0.5)
 _INVERSE_ROOT_TWO_PI: Final = 1 / math.sqrt(2 * math.pi)
+WORD_MAX: Final = 2**31 - 1
+"""The highest price on the wire; nothing walks beyond it."""
 _COUNT_MAX: Final = 4.0e9  # quantities are 32 bits on the wire
 
 _LAST_PRICE: Final = int(Row.LAST_PRICE)
@@ -118,8 +120,8 @@ def step_market(
             priced[i, k] = np.nan
         if row["sign"] != 0:
             value = _price_option(row, level, now, rate, priced[i])
-        cap = math.ceil(variation * abs(level) * row["divisor"] / row["tick"]) * row["tick"]
-        _trade(row, tick, value, cap, now, draws[i])
+        room = np.ceil(variation * abs(level) * row["divisor"] / row["tick"]) * row["tick"]
+        _trade(row, tick, value, min(room, WORD_MAX), now, draws[i])
         if not row["is_index"]:
             _count(row, tick, volume_variation, draws[i])
             _quote(row, tick, draws[i])
@@ -158,7 +160,8 @@ def _trade(
     """Take the last price to ``value``, by ``cap`` at most, and widen the day's range."""
     step = row["tick"]
     before = np.int64(tick[_LAST_PRICE])
-    last = np.int64(np.rint(value * row["divisor"] / step)) * step
+    wanted = min(value * row["divisor"], WORD_MAX)
+    last = min(np.int64(np.rint(wanted / step)), WORD_MAX // step) * step
     if before == 0:  # never priced: nothing to stay near to
         tick[_OPEN] = tick[_HIGH] = tick[_LOW] = tick[_CLOSE] = max(last, step)
     else:
@@ -201,7 +204,7 @@ def _quote(row: Any, tick: Int32Array, draws: FloatArray) -> None:
         for level in range(DEPTH_LEVELS):
             at = first + 3 * level
             price = last + sign * (half + level * step)
-            if price <= 0 < last:
+            if price <= 0 < last or price > WORD_MAX:
                 tick[at] = tick[at + 1] = tick[at + 2] = 0
                 continue
             lots = 1 + np.int64(draws[4 + side * DEPTH_LEVELS + level] * 8 * (level + 1))

@@ -12,10 +12,11 @@ import numpy as np
 
 from ticker.calendar.market_hours import expiry_at
 from ticker.greeks.pricing import INTEREST_RATES, Profile
-from ticker.instruments.registry import Instrument
+from ticker.instruments.registry import Instrument, InstrumentRegistry
 from ticker.kite.wire import DIVISORS
 from ticker.mock_market import kernel
 from ticker.mock_market.kernel import DRAWS, STATE, step_market
+from ticker.mock_market.packets import wire_tick
 from ticker.mock_market.policy import MockPolicy, create_mock_policy
 from ticker.mock_market.seeds import (
     ExpiryAt,
@@ -26,15 +27,17 @@ from ticker.mock_market.seeds import (
     create_seeds,
     expires_at,
     group_of,
-    wire_tick,
 )
 from ticker.mock_market.snapshot import EMPTY, MockSnapshot, create_snapshot
 from ticker.settings import Settings
 from ticker.ticks import WORDS, Row
 
-EvictionReason = Literal["expired", "least_recently_used", "market_open", "no_expiry"]
-"""Why an instrument was let go: ``market_open``, the feed speaks for it again; ``no_expiry``, it
-was never taken, because nobody could say when to let it go."""
+ReleaseReason = Literal["market_open", "switched_off"]
+EvictionReason = Literal[ReleaseReason, "expired", "least_recently_used", "replaced", "no_expiry"]
+"""Why an instrument was let go: ``market_open``, the feed speaks for it again; ``switched_off``,
+the mock market is to keep silent; ``replaced``, its token is another contract, or the same with
+another lot or tick size; ``no_expiry``, it was never taken, because nobody could say when to let
+it go."""
 
 _GROWTH: Final = 256
 
@@ -42,10 +45,11 @@ _GROWTH: Final = 256
 class MockMarket:
     """Instruments that move while their market is closed. Callable from any thread.
 
-    Writers (``admit``, ``use``, ``step``, ``release``, ``clean_up``) take turns behind a lock.
-    Readers take ``snapshot``, one attribute that each step replaces as a whole: they wait for
-    nobody, and what they hold never changes. Holds ``policy.size_max`` instruments at most: what
-    has expired makes room first, then what was used least recently. ``seed``: of the random walk.
+    Writers (``admit``, ``use``, ``step``, ``follow``, ``release``, ``clean_up``) take turns behind
+    a lock. Readers take ``snapshot``, one attribute that each step replaces as a whole: they wait
+    for nobody, and what they hold never changes. Holds ``policy.size_max`` instruments at most:
+    what has expired makes room first, then what was used least recently. ``seed``: of the random
+    walk.
     """
 
     def __init__(
@@ -153,14 +157,22 @@ class MockMarket:
             self._publish(now)
             return self.snapshot
 
-    def release(self, underlyings: Iterable[str]) -> None:
-        """Forget all of these: their market is open again, and begins anew when it has closed."""
+    def release(self, underlyings: Iterable[str], reason: ReleaseReason) -> None:
+        """Forget all of these; whoever is played again begins anew."""
         with self._lock:
             names = frozenset(underlyings)
             for token in [each.instrument_token for each in self._held if each.underlying in names]:
-                self._remove(token, "market_open")
+                self._remove(token, reason)
             for name in names & self._factor_of.keys():
                 self._factors[self._factor_of[name]] = 1.0
+
+    def follow(self, registry: InstrumentRegistry) -> None:
+        """Let go of whatever is listed differently now; what is no longer listed stays."""
+        with self._lock:
+            for old in [*self._held]:
+                new = registry.by_token(old.instrument_token)
+                if new is not None and new != old:
+                    self._remove(old.instrument_token, "replaced")
 
     def clean_up(self, now: float) -> int:
         """Let go of what has expired at ``now``; returns how much that was."""
@@ -183,15 +195,16 @@ class MockMarket:
     def _known(self) -> Known:
         """What is held, as what prices newcomers."""
         known = Known({name: float(self._factors[at]) for name, at in self._factor_of.items()})
+        smiles: dict[Group, dict[float, float]] = {}
         for place, each in enumerate(self._held):
             row = self._state[place]
             if each.is_option:
                 group: Group = group_of(each)
                 known.forwards[group] = float(row["base"])
-                point = (each.strike, float(row["volatility"]))
-                known.smiles.setdefault(group, []).append(point)
+                smiles.setdefault(group, {})[each.strike] = float(row["volatility"])
             elif not each.is_future or each.underlying not in known.levels:
                 known.levels[each.underlying] = float(row["base"])
+        known.smiles.update(smiles)
         return known
 
     def _insert(self, seed: Seed) -> None:

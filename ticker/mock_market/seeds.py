@@ -12,9 +12,10 @@ import numpy as np
 from ticker.errors import ConfigurationError
 from ticker.greeks.kernel import GreekRow, GreeksStatus, price_options
 from ticker.instruments.registry import Instrument
-from ticker.kite.wire import DIVISORS
 from ticker.mock_market.kernel import YEAR_S
-from ticker.ticks import WORDS, FloatArray, Int32Array, Row
+from ticker.mock_market.packets import completed, create_words, is_price
+from ticker.mock_market.smiles import Smile, create_smile, volatility_at
+from ticker.ticks import FloatArray, Int32Array
 
 Source = Literal["live", "candle", "quote", "model"]
 Group = tuple[str, dt.date | None, str]
@@ -22,17 +23,16 @@ Group = tuple[str, dt.date | None, str]
 ExpiryAt = Callable[[str, dt.date], dt.datetime]
 K = TypeVar("K")
 
-PRICE: Final = 1000.0
-"""Rupees, for an underlying of which nothing at all is known."""
+PRICE: Final = 100.0
+"""Rupees, for an underlying of which nothing at all is known. Every segment's wire has room for it:
+that of currencies ends at 214."""
 VOLATILITY: Final = 0.15
 """Annual fraction, for an underlying of which no option's price is known."""
-VOLUME_LOTS: Final = 1000
-INTEREST_LOTS: Final = 5000
-"""What volume and open interest begin at where they were not told."""
 
 
 class LastValue(msgspec.Struct, frozen=True, eq=False):
-    """What is known of an instrument. ``price``: rupees, above 0 but for commodity futures.
+    """What is known of an instrument. ``price``: rupees; no price is as good as one that
+    ``is_price`` refuses.
 
     ``words``: int32 (46,), its newest packet. ``forward``: what an option was priced from, NaN if
     unknown. ``is_mock``: it is the mock market's own value.
@@ -61,13 +61,13 @@ class Known:
     """What prices others: by underlying and by group, at factor 1; completed as seeds are made.
 
     ``factors``: where underlyings have walked to, 1 by default. ``levels``: the spot, or what
-    stands for it. ``forwards``: by group. ``smiles``: strike and volatility of a group's options.
+    stands for it. ``forwards``: by group. ``smiles``: of a group's options.
     """
 
     factors: dict[str, float] = field(default_factory=dict)
     levels: dict[str, float] = field(default_factory=dict)
     forwards: dict[Group, float] = field(default_factory=dict)
-    smiles: dict[Group, list[tuple[float, float]]] = field(default_factory=dict)
+    smiles: dict[Group, Smile] = field(default_factory=dict)
 
 
 def create_seeds(
@@ -82,8 +82,8 @@ def create_seeds(
     """Seeds of all that can be priced at ``now``; what has no usable expiry, or a past one, is
     left out. ``known``: of what is held already.
 
-    An option begins at its own last price, on its group's forward; where that implies no
-    volatility, or there is no price, at its nearest neighbour's volatility.
+    An option begins at its own last price, on its group's forward and smile: see ``smiles``. Where
+    what it is played at differs from that price, it gets there in steps.
     """
     ends = {each.instrument_token: expires_at(each, expiry_at) for each in instruments}
     usable = [each for each in instruments if ends[each.instrument_token] > now]
@@ -107,12 +107,6 @@ def group_of(instrument: Instrument) -> Group:
     return instrument.underlying, instrument.expiry, instrument.exchange
 
 
-def wire_tick(instrument: Instrument) -> int:
-    """The step of its prices as an integer of the wire; indices have none in the dump."""
-    divisor = float(DIVISORS[instrument.instrument_token & 0xFF])
-    return max(round(instrument.tick_size * divisor), 1)
-
-
 @dataclass(frozen=True, slots=True)
 class _Nursery:
     values: Mapping[int, LastValue]
@@ -130,7 +124,7 @@ class _Nursery:
         for group, rows in _grouped(options, group_of).items():
             if group not in forwards:
                 forwards[group] = self._forward(rows)
-        options = [each for each in options if forwards[group_of(each)] > 0]
+        options = [each for each in options if is_price(each, forwards[group_of(each)])]
         straight = [self._seed_straight(each) for each in usable if not each.is_option]
         return straight + self._seed_options(options)
 
@@ -141,22 +135,52 @@ class _Nursery:
         return self._seed(each, base, math.nan, base)
 
     def _seed_options(self, options: Sequence[Instrument]) -> list[Seed]:
-        implied = self._imply(options)
-        for each, volatility in zip(options, implied, strict=True):
-            if volatility > 0:
-                self.known.smiles.setdefault(group_of(each), []).append((each.strike, volatility))
+        self._complete_smiles(options)
         return [
             self._seed(
                 each,
                 self.known.forwards[group_of(each)],
-                volatility if volatility > 0 else self._neighbour(each),
+                volatility_at(self.known.smiles[group_of(each)], each.strike),
                 value.price if (value := self._value(each)) else math.nan,
             )
-            for each, volatility in zip(options, implied, strict=True)
+            for each in options
         ]
 
+    def _complete_smiles(self, options: Sequence[Instrument]) -> None:
+        """Of groups that have none; where no price is told, another expiry's volatilities do."""
+        smiles, implied = self.known.smiles, self._imply_smiles(options)
+        fresh = {
+            group: rows
+            for group, rows in _grouped(options, group_of).items()
+            if group not in smiles
+        }
+        for group in sorted(fresh, key=lambda group: group not in implied):
+            rows = fresh[group]
+            others = (smile for (name, *_), smile in smiles.items() if name == group[0])
+            smiles[group] = create_smile(
+                implied.get(group) or next(others, {rows[0].strike: VOLATILITY}),
+                np.unique([each.strike for each in rows]),
+                self.known.forwards[group],
+                self._years(rows[0]),
+                rows[0].tick_size,
+            )
+
+    def _imply_smiles(self, options: Sequence[Instrument]) -> dict[Group, Smile]:
+        """What last prices imply: of options out of the money; of the others in groups of which
+        nothing else is known. What is in the money trades seldom, and little of its price is time
+        value.
+        """
+        sides: tuple[dict[Group, dict[float, float]], ...] = ({}, {})
+        for each, volatility in zip(options, self._imply(options), strict=True):
+            if volatility > 0:
+                forward = self.known.forwards[group_of(each)] * self._walked(each)
+                is_in_the_money = (forward > each.strike) == _is_call(each)
+                sides[is_in_the_money].setdefault(group_of(each), {})[each.strike] = volatility
+        return {**sides[True], **sides[False]}
+
     def _value(self, instrument: Instrument) -> LastValue | None:
-        return self.values.get(instrument.instrument_token)
+        value = self.values.get(instrument.instrument_token)
+        return value if value is not None and is_price(instrument, value.price) else None
 
     def _walked(self, each: Instrument) -> float:
         """The factor at which its value was told."""
@@ -192,7 +216,7 @@ class _Nursery:
         """What the options were priced from, else put-call parity next to the money, else carry."""
         for row in rows:
             value = self._value(row)
-            if value is not None and value.forward > 0:
+            if value is not None and is_price(row, value.forward):
                 return value.forward / self._walked(row)
         calls, puts = (
             {
@@ -233,46 +257,13 @@ class _Nursery:
         implied: list[float] = np.where(is_told, out[GreekRow.IV], math.nan).tolist()
         return implied
 
-    def _neighbour(self, option: Instrument) -> float:
-        """The volatility of the nearest strike of its group, else of another expiry's."""
-        own = group_of(option)
-        smiles = [self.known.smiles.get(own, [])]
-        smiles += [smile for group, smile in self.known.smiles.items() if group[0] == own[0]]
-        for smile in filter(None, smiles):
-            return min(smile, key=lambda point: abs(point[0] - option.strike))[1]
-        return VOLATILITY
-
     def _seed(self, each: Instrument, base: float, volatility: float, price: float) -> Seed:
         """``price``: rupees, NaN if the first step is to say."""
         value = self._value(each)
         words = None if value is None else value.words
-        words = _create_words(each, price) if words is None else _completed(words)
+        words = create_words(each, price) if words is None else completed(words)
         source: Source = value.source if value else "model"
         return Seed(each, base, volatility, self.ends[each.instrument_token], words, source)
-
-
-def _create_words(instrument: Instrument, price: float) -> Int32Array:
-    """A packet of which only the price is known, or not even that."""
-    words = np.zeros(WORDS, np.int32)
-    words[Row.INSTRUMENT_TOKEN] = np.uint32(instrument.instrument_token).view(np.int32)
-    lot = max(instrument.lot_size, 1)
-    if not instrument.is_index:
-        words[Row.VOLUME_TRADED] = VOLUME_LOTS * lot
-    if instrument.expiry is not None:
-        words[[Row.OI, Row.OI_DAY_HIGH, Row.OI_DAY_LOW]] = INTEREST_LOTS * lot
-    if not math.isnan(price):
-        tick = wire_tick(instrument)
-        divisor = float(DIVISORS[instrument.instrument_token & 0xFF])
-        words[Row.LAST_PRICE] = round(price * divisor / tick) * tick
-    return _completed(words)
-
-
-def _completed(words: Int32Array) -> Int32Array:
-    """A copy with a day's range, which packets of the mode ``ltp`` lack."""
-    words = words.copy()
-    if words[Row.HIGH] == 0 and words[Row.LOW] == 0:
-        words[[Row.OPEN, Row.HIGH, Row.LOW, Row.CLOSE]] = words[Row.LAST_PRICE]
-    return words
 
 
 def _is_call(instrument: Instrument) -> bool:

@@ -31,14 +31,16 @@ def error_kind(error: PublishError) -> str:
 class PublishAccounting:
     """Writes the publisher's part of ``decoded = published + conflated + dropped``."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, batch_max: int) -> None:
         self._metrics = metrics
+        self._batch_max = batch_max
         self._published = _by_connection(metrics.feed_published)
         self._conflated = _by_connection(metrics.feed_conflated)
         self._options = metrics.ticks_published.labels("option")
         self._underlyings = metrics.ticks_published.labels("underlying")
         self._flush_latency = metrics.flush_latency.labels(BATCH_TYPE)
         self._batch_size = metrics.batch_size.labels(BATCH_TYPE)
+        self._batch_fill = metrics.batch_fill.labels(BATCH_TYPE)
         self._batches = metrics.batches_flushed.labels(BATCH_TYPE)
         self._pending = metrics.batch_pending.labels(BATCH_TYPE)
 
@@ -50,6 +52,7 @@ class PublishAccounting:
         self._metrics.redis_published.inc(tally.messages)
         self._flush_latency.observe(elapsed_s)
         self._batch_size.observe(tally.messages)
+        self._batch_fill.set(tally.messages / self._batch_max)
         self._batches.inc()
         self._metrics.publish_age.observe(age_s)
 

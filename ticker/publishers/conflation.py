@@ -34,6 +34,7 @@ ROW: Final = np.dtype(
         ("seq", np.int64),
         ("received_at", np.float64),
         ("is_underlying", np.bool_),
+        ("valid_until", np.float64),
     ]
 )
 """``origin``: index of the buffer that the four offsets are of; the others as in SnapshotBatch."""
@@ -47,6 +48,7 @@ _COLUMNS: Final = {
     "seq": "seqs",
     "received_at": "received_at",
     "is_underlying": "is_underlying",
+    "valid_until": "valid_until",
 }
 
 
@@ -106,6 +108,7 @@ class Gathering:
             seqs=rows["seq"].copy(),
             received_at=rows["received_at"].copy(),
             is_underlying=rows["is_underlying"].copy(),
+            valid_until=rows["valid_until"].copy(),
         )
         return batch, Gathering(self.rows[count:], self.buffers, self.connections)
 

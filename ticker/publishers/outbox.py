@@ -81,6 +81,14 @@ class Parcel(tuple[Part, ...]):
             begin = places.stop
         return Parcel(picked), Parcel(others)
 
+    def valid(self, now: float) -> "tuple[Parcel, Parcel]":
+        """The messages that may still be published at ``now``, UNIX seconds, and the others."""
+        is_over = join_column(self, "valid_until") <= now if self else None
+        if is_over is None or not is_over.any():
+            return self, Parcel()
+        over, rest = self.sift(np.flatnonzero(is_over).tolist())
+        return rest, over
+
     def tally(self) -> Tally:
         """What the parcel holds, by connection and kind."""
         if not self:

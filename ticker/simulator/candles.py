@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ticker.instruments.registry import Instrument
-from ticker.simulator.days import IST, session_of, trading_days
+from ticker.simulator.days import IST, sessions
 from ticker.simulator.market import Market
 from ticker.simulator.paths import FloatArray, uniforms
 
@@ -136,8 +136,7 @@ def _minutes(
     last = dt.datetime.fromtimestamp(request.end, IST).date()
     minutes: list[FloatArray] = [np.zeros(0)]
     starts: list[FloatArray] = [np.zeros(0)]
-    for day in trading_days(exchange, first, last):
-        opened_at, closed_at = session_of(exchange, day)
+    for day, opened_at, closed_at in sessions(exchange, first, last):
         session = np.arange(opened_at, closed_at, 60.0)
         minutes.append(session)
         if request.minutes == _MINUTES["day"]:

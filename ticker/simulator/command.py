@@ -14,8 +14,8 @@ from ticker.simulator.simulation import SimulatorConfig
 def run_simulator(config: SimulatorConfig, write: Callable[[str], object]) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Writes ``account=... api_key=... access_token=...`` for each account, and last
-    ``ready rest=... websocket=...``, as soon as it listens.
+    Writes ``api_key=... access_token=... api_secret=...`` for each account, and last
+    ``ready rest=... websocket=... redirect=...``, as soon as it listens.
     """
     configure_logging("warning", "auto")
     trio.run(_run, config, write)
@@ -30,7 +30,8 @@ async def _run(config: SimulatorConfig, write: Callable[[str], object]) -> None:
                     f"api_key={account.api_key} access_token={account.access_token} "
                     f"api_secret={account.api_secret} user_id={account.user_id}"
                 )
-            write(f"ready rest={address.rest_url} websocket={address.ws_url}")
+            redirect = f" redirect={config.redirect_url}" if config.redirect_url else ""
+            write(f"ready rest={address.rest_url} websocket={address.ws_url}{redirect}")
             async for _ in signals:
                 nursery.cancel_scope.cancel()
                 break

@@ -1,22 +1,23 @@
 """The simulated market's days. Pure functions of UNIX seconds."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from ticker.calendar.market_hours import is_trading_day
+from ticker.calendar.market_hours import assumed_session
 
 IST: Final = ZoneInfo("Asia/Kolkata")
 OPEN: Final = dt.time(9, 15)
-CLOSE: Final = dt.time(15, 30)
+_DAY: Final = dt.timedelta(days=1)
 
-_SESSIONS: Final[Mapping[str, tuple[dt.time, dt.time]]] = {
-    "CDS": (dt.time(9), dt.time(17)),
-    "BCD": (dt.time(9), dt.time(17)),
-    "MCX": (dt.time(9), dt.time(23, 30)),
-    "NCO": (dt.time(9), dt.time(23, 30)),
-}
+
+class Session(NamedTuple):
+    """The continuous trading of a day, which its candles cover: UNIX seconds, without the end."""
+
+    day: dt.date
+    opened_at: float
+    closed_at: float
 
 
 def session_open(now: float) -> float:
@@ -28,28 +29,24 @@ def session_open(now: float) -> float:
     return opening.timestamp()
 
 
-def previous_close(opened_at: float) -> float:
-    """When the last trade was made on the trading day before the one that opened at ``opened_at``:
-    in the last second of the session, which is also the last look of its last candle.
-    """
-    day = dt.datetime.fromtimestamp(opened_at, IST).date() - dt.timedelta(days=1)
-    while not is_trading_day("NSE", day):
-        day -= dt.timedelta(days=1)
-    return dt.datetime.combine(day, CLOSE, IST).timestamp() - 1
-
-
-def trading_days(exchange: str, first: dt.date, last: dt.date) -> Iterator[dt.date]:
-    """Days on which an exchange trades, both ends included."""
+def sessions(exchange: str, first: dt.date, last: dt.date) -> Iterator[Session]:
+    """Those of an exchange on these days, both included."""
     for ahead in range((last - first).days + 1):
-        day = first + dt.timedelta(days=ahead)
-        if is_trading_day(exchange, day):
-            yield day
+        session = _session_of(exchange, first + ahead * _DAY)
+        if session is not None:
+            yield session
 
 
-def session_of(exchange: str, day: dt.date) -> tuple[float, float]:
-    """Opening and closing of the session that candles cover, UNIX seconds."""
-    opening, closing = _SESSIONS.get(exchange, (OPEN, CLOSE))
-    return (
-        dt.datetime.combine(day, opening, IST).timestamp(),
-        dt.datetime.combine(day, closing, IST).timestamp(),
-    )
+def previous_close(exchange: str, opened_at: float) -> float:
+    """When the last trade was made before the day that opened at ``opened_at``: in the last second
+    of the exchange's newest session, which is also the last look of its last candle.
+    """
+    day = dt.datetime.fromtimestamp(opened_at, IST).date() - _DAY
+    while (session := _session_of(exchange, day)) is None:
+        day -= _DAY
+    return session.closed_at - 1
+
+
+def _session_of(exchange: str, day: dt.date) -> Session | None:
+    found = assumed_session(exchange, day)
+    return found and Session(day, found[0].timestamp(), found[1].timestamp())

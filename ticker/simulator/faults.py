@@ -113,15 +113,20 @@ class Handshake(_Fault, frozen=True, tag="handshake"):
 
 class Rest(_Fault, frozen=True, tag="rest"):
     """REST calls under ``path`` fail: ``envelope`` as the broker's JSON, ``html`` as a proxy's
-    page, ``reset`` as a connection that dies after the request was read. ``delay_s`` first."""
+    page, ``junk`` as any bytes, given in hexadecimal, ``reset`` as a connection that dies after the
+    request was read. ``delay_s`` first."""
 
-    status: _Refused = 500
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 500
     path: str = "/"
-    body: Literal["envelope", "html", "reset"] = "envelope"
+    body: Literal["envelope", "html", "junk", "reset"] = "envelope"
     error_type: str = "GeneralException"
+    hex: str = ""
     api_key: str | None = None
     delay_s: _Seconds = 0.0
     times: _Times | None = None
+
+    def __post_init__(self) -> None:
+        bytes.fromhex(self.hex)  # a ValueError here is the sender's
 
 
 class KillToken(_Fault, frozen=True, tag="kill_token"):

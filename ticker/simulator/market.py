@@ -169,6 +169,10 @@ class Market:
         """Set the day's fields as if the market had been running since the session's open."""
         self._opened_at = session_open(self.now)
         times = np.linspace(self._opened_at, self.now, _OPENING_SAMPLES)
+        names, exchange = np.unique(
+            [row.exchange for row in self.dump.instruments], return_inverse=True
+        )
+        closings = np.array([previous_close(str(name), self._opened_at) for name in names])
         words = self.words
         words[:] = 0
         words[Row.INSTRUMENT_TOKEN] = self.tokens.astype(np.uint32).view(np.int32)
@@ -179,8 +183,8 @@ class Market:
             words[Row.HIGH, at] = wire.max(axis=1)
             words[Row.LOW, at] = wire.min(axis=1)
             words[Row.LAST_PRICE, at] = wire[:, -1]
-            closing = np.array([previous_close(self._opened_at)])
-            words[Row.CLOSE, at] = self._ticks(at, closing)[:, 0] * self._tick[at]
+            close = self._ticks(at, closings)[np.arange(len(at)), exchange[at]]
+            words[Row.CLOSE, at] = close * self._tick[at]
         self._open_volume(words)
         last = words[Row.LAST_PRICE] // self._tick
         words[Row.EXCHANGE_TIMESTAMP] = int(self.now)

@@ -99,6 +99,8 @@ class RestApi:
                 case "html":
                     page = f"<html><body><h1>{fault.status}</h1></body></html>"
                     return text_response(fault.status, page, "text/html")
+                case "junk":
+                    return HttpResponse(fault.status, bytes.fromhex(fault.hex), "text/csv")
                 case "envelope":
                     return envelope(fault.status, fault.error_type, "A fault was asked for")
         try:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from ticker.errors import ConfigurationError
 from ticker.simulator import faults
@@ -59,6 +60,9 @@ class SimulatorConfig:
             raise ConfigurationError(f"instruments must be {sets}, not {self.instruments!r}")
         if not (self.rate > 0 and self.speed > 0):
             raise ConfigurationError("rate and speed must be above 0")
+        target = urlsplit(self.redirect_url or "http://nowhere")
+        if target.scheme not in {"http", "https"} or not target.netloc:
+            raise ConfigurationError(f"a redirect must be an http:// address: {self.redirect_url}")
 
 
 class MarketTime:

@@ -16,6 +16,7 @@ Greeks and the forward are new, everything else, ``iv`` and times included, is o
 ``underlying_age_s`` and ``forward_age_s`` say how old those prices are.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -126,9 +127,10 @@ class SnapshotFormatter:
         connections: tuple[ConnectionId, ...],
         mocks: UInt8Array,
         now: float,
+        mock_until: float = math.inf,
     ) -> SnapshotBatch:
         """Write all messages. ``connections``: what ``messages.sources`` index; ``mocks``: uint8
-        (c,), which of these are mock.
+        (c,), which of these are mock. ``mock_until``: how long their messages are valid.
 
         The buffer is new for each batch, because it lives until it is published.
         """
@@ -173,6 +175,7 @@ class SnapshotFormatter:
             first_seq,
             np.ones_like(mocks) if self._is_mock else mocks,
         )
+        valid_until = np.where(mocks, mock_until, math.inf)[messages.sources]
         sources, received_at = messages.sources, messages.received_at
         if messages.ticked < n:
             sources, received_at = sources.copy(), received_at.copy()
@@ -189,6 +192,7 @@ class SnapshotFormatter:
             seqs=np.arange(first_seq, first_seq + n, dtype=np.int64),
             received_at=received_at,
             is_underlying=board_rows["instrument_class"][messages.slots] == _INDEX,
+            valid_until=valid_until,
         )
 
 

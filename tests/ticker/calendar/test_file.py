@@ -20,19 +20,35 @@ def at(day: str, clock: str) -> dt.datetime:
 def test_a_file_without_years_covers_none(tmp_path: Path) -> None:
     path = tmp_path / "hours.toml"
     path.write_text('timezone = "Asia/Kolkata"\n[[calendars]]\nexchanges = ["NFO"]\nexpiry = []\n')
-    assert last_covered_day(path) is None
-    with pytest.raises(ConfigurationError, match="do not cover 2026 for NFO"):
-        require_year(at("2026-08-03", "10:00"), path)
+    now = at("2026-08-03", "10:00")
+    assert last_covered_day(now, ["NFO"], path) is None
+    with pytest.raises(ConfigurationError, match="do not cover 2026 for NFO") as caught:
+        require_year(now, ["NFO"], path)
+    assert caught.value.detail == f"{path} does not"
+    with pytest.raises(ConfigurationError, match="do not know the exchange 'MCX'"):
+        require_year(now, ["MCX"], path)
     path = tmp_path / "empty.toml"
     path.write_text('timezone = "Asia/Kolkata"\ncalendars = []\n')
-    assert last_covered_day(path) is None
+    assert last_covered_day(now, [], path) is None
+
+
+@pytest.mark.parametrize(
+    ("year", "last"), [(2024, None), (2025, 2026), (2026, 2026), (2027, 2026), (2028, 2028)]
+)
+def test_what_is_known_ends_where_a_year_is_missing(
+    tmp_path: Path, year: int, last: int | None
+) -> None:
+    path = tmp_path / "hours.toml"
+    path.write_text(DEFAULT_FILE.read_text().replace("[2025, 2026]", "[2025, 2026, 2028]"))
+    found = last_covered_day(at(f"{year}-06-01", "10:00"), ["NFO", "MCX"], path)
+    assert found == (last and dt.date(last, 12, 31))
 
 
 def test_a_year_can_be_added_without_a_release(tmp_path: Path) -> None:
     path = tmp_path / "hours.toml"
     text = DEFAULT_FILE.read_text().replace("[2025, 2026]", "[2025, 2026, 2027]")
     path.write_text(text.replace('[2026-12-25, "Christmas"]', '[2027-01-26, "Republic Day"]'))
-    assert last_covered_day(path) == dt.date(2027, 12, 31)
+    assert last_covered_day(at("2026-08-03", "10:00"), ["NSE"], path) == dt.date(2027, 12, 31)
     assert market_phase("NSE", at("2027-01-25", "10:00"), path).is_open
     assert day_name("NSE", dt.date(2027, 1, 26), path) == "Republic Day"
     assert market_phase("NSE", at("2026-12-31", "20:00"), path).until == at("2027-01-01", "09:00")
@@ -41,10 +57,15 @@ def test_a_year_can_be_added_without_a_release(tmp_path: Path) -> None:
     assert not market_phase("MCX", at("2027-03-15", "23:40"), path).is_open
 
 
-HEAD = (
-    'timezone = "Asia/Kolkata"\n[[calendars]]\nexchanges = ["NFO"]\nexpiry = []\nyears = [2026]\n'
-)
+HEAD = """timezone = "Asia/Kolkata"
+[[calendars]]
+exchanges = ["NFO"]
+expiry = [{ from = 2000-01-01, at = 15:30:00 }]
+years = [2026]
+"""
+EXPIRY = "expiry = [{ from = 2000-01-01, at = 15:30:00 }]"
 HOURS = '[[calendars.hours]]\nexchanges = ["NFO"]\nfrom = 2025-01-01\n'
+SPECIAL = '[[calendars.special]]\nname = "x"\ndays = [2026-11-08]\n'
 DAY = 'phases = [{ name = "continuous", at = 09:15:00, until = 15:30:00 }]\n'
 
 
@@ -65,6 +86,28 @@ DAY = 'phases = [{ name = "continuous", at = 09:15:00, until = 15:30:00 }]\n'
         (HEAD + HOURS + DAY.replace("continuous", "lunch"), "Invalid enum value 'lunch'"),
         (HEAD + 'holidays = [[2062-01-26, "Republic Day"]]\n' + HOURS + DAY, "2062 is not"),
         (HEAD + HOURS.replace("NFO", "NSE") + DAY, "NSE has hours, but is not in that calendar"),
+        (HEAD.replace(EXPIRY, "expiry = []") + HOURS + DAY, "NFO has no expiry rules at the begin"),
+        (
+            HEAD.replace("2000-01-01", "2026-02-01") + HOURS + DAY,
+            "has no expiry rules at the begin",
+        ),
+        (
+            HEAD.replace(" }]", " }, { from = 2000-01-01, at = 12:30:00 }]") + HOURS + DAY,
+            "NFO has two expiry rules from 2000-01-01",
+        ),
+        (HEAD + (HOURS + DAY) * 2, "NFO has two hours from 2025-01-01"),
+        (HEAD + HOURS + DAY + (SPECIAL + DAY) * 2, "NFO has two special sessions on 2026-11-08"),
+        (
+            HEAD + HOURS + DAY + SPECIAL + DAY + SPECIAL + 'exchanges = ["NFO"]\nphases = []\n',
+            "NFO has two special sessions on 2026-11-08",
+        ),
+        (
+            HEAD
+            + 'holidays = [[2026-02-01, "a holiday"]]\nextra_days = [[2026-02-01, "a day"]]\n'
+            + HOURS
+            + DAY,
+            "2026-02-01 is listed twice",
+        ),
         (HEAD + HOURS + DAY + "[[calendars]]\nexchanges = ['NFO']\nexpiry = []", "more than one"),
     ],
 )

@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 
 from ticker.calendar.file import DEFAULT_FILE
-from ticker.calendar.market_hours import expiry_at, is_trading_day, year_fraction
+from ticker.calendar.market_hours import (
+    assumed_session,
+    expiry_at,
+    is_trading_day,
+    year_fraction,
+)
 from ticker.errors import ConfigurationError
 
 
@@ -68,6 +73,33 @@ def test_rules_may_stand_in_any_order(tmp_path: Path) -> None:
 )
 def test_trading_days(exchange: str, day: str, *, expected: bool) -> None:
     assert is_trading_day(exchange, dt.date.fromisoformat(day)) is expected
+
+
+@pytest.mark.parametrize(
+    ("exchange", "day", "expected"),
+    [
+        ("NSE", "2026-08-03", ("03:45", "09:45")),
+        ("NFO", "2026-08-03", ("03:45", "10:10")),
+        ("NFO", "2026-07-31", ("03:45", "10:00")),
+        ("NFO", "2030-01-03", ("03:45", "10:10")),  # as at the end of what is known
+        ("NSE", "2019-01-03", ("03:45", "10:00")),  # as at its beginning
+        ("MCX", "2030-01-03", ("03:30", "18:25")),
+        ("MCX", "2030-07-03", ("03:30", "18:00")),
+        ("MCX", "2026-03-03", ("11:30", "18:25")),
+        ("NSE", "2025-10-21", ("08:15", "09:15")),
+        ("NSE", "2026-11-08", None),
+        ("NSE", "2026-12-25", None),
+        ("NSE", "2030-01-05", None),
+    ],
+)
+def test_the_session_of_a_day(exchange: str, day: str, expected: tuple[str, str] | None) -> None:
+    session = assumed_session(exchange, dt.date.fromisoformat(day))
+    if expected is None:
+        assert session is None
+        return
+    assert session is not None
+    assert tuple(f"{at:%H:%M}" for at in session) == expected
+    assert {at.tzinfo for at in session} == {dt.UTC}
 
 
 def test_unknown_exchanges_are_told() -> None:

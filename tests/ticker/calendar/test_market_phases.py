@@ -300,9 +300,13 @@ def test_what_lies_beyond_the_years_is_unknown_not_guessed() -> None:
 
 
 def test_a_service_can_ask_at_its_start() -> None:
-    require_year(at("2025-01-01", "00:00"))
-    require_year(at("2026-12-31", "23:59"))
+    require_year(at("2025-01-01", "00:00"), ALL)
+    require_year(at("2026-12-31", "23:59"), ALL)
     with pytest.raises(ConfigurationError, match="do not cover 2027"):
-        require_year(at("2027-01-01", "00:00"))
-    assert last_covered_day() == LAST
+        require_year(at("2027-01-01", "00:00"), ALL)
+    with pytest.raises(ConfigurationError, match="do not know the exchange 'LUNAR'"):
+        require_year(at("2026-12-31", "23:59"), ["NSE", "LUNAR"])
+    for now in ("2025-01-01", "2026-12-31", "2027-01-01", "2099-01-01"):
+        assert last_covered_day(at(now, "00:00"), ALL) == LAST
+    assert last_covered_day(at("2024-12-31", "23:59"), ALL) is None
     assert segments() == ALL

@@ -125,7 +125,7 @@ def test_an_exchange_that_the_calendar_does_not_know_is_not_taken() -> None:
 
 @pytest.mark.slow
 def test_evictions_and_clean_ups_under_use() -> None:
-    """Eight writers and readers at once: never more than there is room for, never a wrong row."""
+    """Six writers and readers at once: never more than there is room for, never a wrong row."""
     market = create_market(size_max=10)
     chains = create_chain(range(24_000, 24_500, 50), 60_000)
     everything = [*SHARES, *chains]
@@ -154,12 +154,9 @@ def test_evictions_and_clean_ups_under_use() -> None:
                         expected.price * 100, rel=0.05
                     )
 
-    def clean_up() -> None:
-        for _ in range(rounds):
+    with threads(admit(0), admit(7), admit(19), step, step) as errors:
+        while market.steps < 2 * 5 * rounds and not errors:
             market.clean_up(expiry_at("NFO", EXPIRY).timestamp())
-
-    with threads(admit(0), admit(7), admit(19), step, step, clean_up) as errors:
-        pass
     assert not errors, errors[0]
     assert market.evictions["least_recently_used"] > 0
     assert market.evictions["expired"] > 0
@@ -169,7 +166,7 @@ def test_an_opening_forgets_and_the_next_closing_begins_anew() -> None:
     market = seeded()
     for second in range(100):
         market.step(NOW + second)
-    market.release(["NIFTY"])
+    market.release(["NIFTY"], "market_open")
     assert len(market) == 0
     assert market.evictions["market_open"] == len(CHAIN) + 2
     assert not market.step(NOW + 100).places
@@ -178,9 +175,16 @@ def test_an_opening_forgets_and_the_next_closing_begins_anew() -> None:
     assert value(market.step(NOW + 200), INDEX).price == pytest.approx(26_000.0, rel=VARIATION)
 
 
+def test_what_is_let_go_says_why() -> None:
+    market = seeded()
+    market.release(["NIFTY"], "switched_off")
+    assert market.evictions["switched_off"] == len(CHAIN) + 2
+    assert "market_open" not in market.evictions
+
+
 def test_steps_while_nothing_is_held_move_nobody() -> None:
     market = seeded(INDEX)
-    market.release(["NIFTY"])
+    market.release(["NIFTY"], "market_open")
     for second in range(5_000):
         market.step(NOW + second)
     market.admit([INDEX], chain_values(), NOW)

@@ -1,5 +1,6 @@
 """Who speaks for an underlying: never both sides, and nothing is left out uncounted."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -31,18 +32,22 @@ DAY_S = 86_400.0
 
 
 class Hours:
-    """Markets closed by name, whatever the time."""
+    """Markets closed by name, whatever the time, each of them until a time of its own."""
 
     def __init__(self, *closed: str) -> None:
         self.closed = set(closed)
+        self.until: dict[str, float] = {}
 
     def is_closed(self, underlying: str, now: float) -> bool:
         del now
         return underlying in self.closed
 
+    def closed_until(self, underlying: str, now: float) -> float:
+        return self.until.get(underlying, now + DAY_S)
+
 
 def create_engine(hours: Hours, **kwargs: Any) -> Engine:
-    gate = MockGate(hours.is_closed)
+    gate = MockGate(hours.is_closed, hours.closed_until)
     return create_market_engine([*MARKET, CRUDE], gate=gate, **kwargs)
 
 
@@ -154,6 +159,47 @@ def test_underlyings_are_let_through_one_by_one() -> None:
     enriched = engine.process([mock(index(), Packet(CRUDE, 5_000.0)), live(index())], NOW)
     assert flags(enriched) == [(CRUDE.tradingsymbol, True), ("NIFTY 50", False)]
     assert_accounted(enriched)
+
+
+def valid_until(enriched: Enriched) -> dict[tuple[str, bool], set[float]]:
+    """Of the messages of an underlying, mock or not."""
+    assert enriched.snapshots is not None
+    found: dict[tuple[str, bool], set[float]] = {}
+    rows = payloads(enriched.snapshots)
+    for row, until in zip(rows, enriched.snapshots.valid_until.tolist(), strict=True):
+        found.setdefault((row["symbol"], row["is_mock"]), set()).add(until)
+    return found
+
+
+def test_mock_messages_are_valid_until_the_first_opening_and_live_ones_always() -> None:
+    hours = Hours("NIFTY", "CRUDEOIL")
+    hours.until = {"NIFTY": NOW + 10, "CRUDEOIL": NOW + 50}
+    engine = create_engine(hours)
+    crude = Packet(CRUDE, 5_000.0)
+    enriched = engine.process([mock(index(), *chain_packets()), live(crude)], NOW)
+    assert valid_until(enriched) == {("NIFTY", True): {NOW + 10}, ("CRUDEOIL", False): {math.inf}}
+    enriched = engine.process([mock(crude, at=NOW + 1)], NOW + 1)
+    assert valid_until(enriched) == {("CRUDEOIL", True): {NOW + 10}}, "NIFTY may be priced again"
+    hours.closed.discard("NIFTY")
+    enriched = engine.process([mock(crude, at=NOW + 11), live(index(), at=NOW + 11)], NOW + 11)
+    assert valid_until(enriched) == {
+        ("CRUDEOIL", True): {NOW + 50},
+        ("NIFTY", False): {math.inf},
+    }
+
+
+def test_what_is_priced_again_is_valid_as_long_as_its_tick() -> None:
+    for frame, is_mock in ((mock, True), (live, False)):
+        hours = Hours("NIFTY")
+        hours.until = {"NIFTY": NOW + 10}
+        engine = create_engine(hours)
+        engine.process([frame(index(), *chain_packets())], NOW)
+        far = FORWARD + 40
+        near = [each for each in chain_packets(far) if abs(each.instrument.strike - far) < 300]
+        enriched = engine.process([frame(index(far), *near, at=NOW + 5)], NOW + 5)
+        assert enriched.repriced
+        expected = NOW + 10 if is_mock else math.inf
+        assert valid_until(enriched) == {("NIFTY", is_mock): {expected}}
 
 
 def test_unsound_mock_ticks_are_no_first_word() -> None:

@@ -14,7 +14,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._metrics = Metrics()
-        self.events = PendingEvents(PublishAccounting(self._metrics))
+        self.events = PendingEvents(PublishAccounting(self._metrics, 1000))
 
     def published(self, reason: str) -> float:
         return self._value("feed_gaps_total", reason)

@@ -147,6 +147,22 @@ def test_sift(wanted: list[int]) -> None:
     assert seqs(others) == [seq for seq in range(1, 6) if seq not in wanted]
 
 
+@pytest.mark.parametrize("is_conflated", [False, True])
+def test_what_is_not_valid_any_more_is_sorted_out(is_conflated: bool) -> None:
+    outbox = Outbox(100)
+    outbox.add(create_batch([1, 2], first_seq=1, valid_until=10.0), now=0.0)
+    outbox.add(create_batch([3], first_seq=3), now=0.0)
+    outbox.add(create_batch([4], first_seq=4, valid_until=20.0), now=0.0)
+    if is_conflated:
+        outbox.conflate()
+    parcel = outbox.take(100)
+    for now, expected in ((9.0, [1, 2, 3, 4]), (10.0, [3, 4]), (20.0, [3])):
+        valid, over = parcel.valid(now)
+        assert seqs(valid) == expected
+        assert sorted(seqs(over) + seqs(valid)) == [1, 2, 3, 4]
+    assert Parcel().valid(0.0) == (Parcel(), Parcel())
+
+
 def test_sorting_out_as_many_refusals_as_parts_does_not_hold_the_event_loop() -> None:
     outbox = Outbox(100_000)
     for seq in range(1000):

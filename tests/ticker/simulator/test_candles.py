@@ -13,6 +13,7 @@ from tests.ticker.simulator.memory_simulator import (
     START,
     MemorySimulator,
     create_market,
+    dump_of_start,
     position_of,
     token_of,
 )
@@ -23,6 +24,8 @@ from ticker.ticks import Row
 
 FUTURE = token_of("NIFTY26DECFUT")
 OPTION = token_of("NIFTY26DEC26000CE")
+CRUDE = next(r.instrument_token for r in dump_of_start().instruments if r.exchange == "MCX")
+DOLLAR = next(r.instrument_token for r in dump_of_start().instruments if r.exchange == "CDS")
 
 
 def candles(
@@ -36,16 +39,51 @@ def candles(
 
 
 def test_a_day_has_its_minutes_and_both_ends_count() -> None:
-    rows = candles(FUTURE, "minute", "2026-11-19 09:15:00", "2026-11-19 15:29:00")
+    rows = candles(FUTURE, "minute", "2026-11-19 09:15:00", "2026-11-19 15:39:00")
     assert rows[0][0] == "2026-11-19T09:15:00+0530"
-    assert rows[-1][0] == "2026-11-19T15:29:00+0530"
-    assert len(rows) == 375
+    assert rows[-1][0] == "2026-11-19T15:39:00+0530"
+    assert len(rows) == 385
     for _, opening, high, low, close, volume in rows:
         assert low <= min(opening, close) <= max(opening, close) <= high
         assert volume % 65 == 0
 
 
-@pytest.mark.parametrize("token", [NIFTY_50, FUTURE, OPTION])
+@pytest.mark.parametrize(
+    ("token", "day", "first", "last"),
+    [
+        pytest.param(NIFTY_50, "2026-07-31", "09:15", "15:29", id="the last before the auction"),
+        pytest.param(NIFTY_50, "2026-08-03", "09:15", "15:14", id="before the closing auction"),
+        pytest.param(OPTION, "2026-07-31", "09:15", "15:29", id="the last of the short days"),
+        pytest.param(OPTION, "2026-08-03", "09:15", "15:39", id="the first of the long days"),
+        pytest.param(CRUDE, "2026-10-30", "09:00", "23:29", id="New York in summer"),
+        pytest.param(CRUDE, "2026-11-03", "09:00", "23:54", id="New York in winter"),
+        pytest.param(CRUDE, "2026-11-10", "17:00", "23:54", id="evening session"),
+        pytest.param(CRUDE, "2026-02-01", "09:00", "16:59", id="the Budget's Sunday"),
+        pytest.param(DOLLAR, "2026-11-19", "09:00", "16:59", id="currency"),
+        pytest.param(NIFTY_50, "2025-10-21", "13:45", "14:44", id="Muhurat on a holiday"),
+        pytest.param(OPTION, "2024-06-18", "09:15", "15:29", id="a year before the calendar's"),
+    ],
+)
+def test_a_days_candles_are_those_of_continuous_trading(
+    token: int, day: str, first: str, last: str
+) -> None:
+    span = (f"{day} 00:00:00", f"{day} 23:59:59")
+    minutes = [row[0] for row in candles(token, "minute", *span)]
+    assert minutes[0] == f"{day}T{first}:00+0530"
+    assert minutes[-1] == f"{day}T{last}:00+0530"
+    opened, closes = dt.datetime.fromisoformat(minutes[0]), dt.datetime.fromisoformat(minutes[-1])
+    assert len(minutes) == (closes - opened).seconds // 60 + 1
+    hours = candles(token, "60minute", *span)
+    assert len(hours) == -(-len(minutes) // 60)
+    assert hours[0][0] == minutes[0]
+
+
+def test_a_day_without_known_hours_or_trading_has_no_candles() -> None:
+    for day in ("2026-11-08", "2026-11-07", "2024-06-16"):
+        assert candles(CRUDE, "minute", f"{day} 00:00:00", f"{day} 23:59:59") == []
+
+
+@pytest.mark.parametrize("token", [NIFTY_50, FUTURE, OPTION, CRUDE, DOLLAR])
 def test_yesterdays_candle_closes_where_todays_ticks_say(token: int) -> None:
     market = create_market()
     position = market.position(token)
