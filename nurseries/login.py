@@ -1,10 +1,12 @@
 """``python -m ticker login``: one account's daily login, from a terminal."""
 
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -13,10 +15,10 @@ from ticker.accounts.secrets_box import load_secret_box
 from ticker.accounts.sessions import Session, Sessions, create_session
 from ticker.accounts.stored_sessions import merge_rows
 from ticker.errors import ConfigurationError, StoreUnavailableError
-from ticker.kite.calls import RestPolicy
+from ticker.kite.calls import RestPolicy, ignore_call
 from ticker.kite.login import parse_request_token
 from ticker.kite.redirect import receive_redirect
-from ticker.kite.rest import ignore_call, open_brokers
+from ticker.kite.rest import open_brokers
 from ticker.latest import Latest
 from ticker.settings import Settings
 from ticker.stores.accounts import AccountStore
@@ -54,6 +56,8 @@ async def run_login(
                 f"account {session.account_id!r}: there is nowhere to keep its token: set "
                 "KITE_<ID>_ACCESS_TOKEN_FILE, or DATABASE_URL and ACCOUNT_ENCRYPTION_KEY"
             )
+        if session.token_file is not None:
+            _require_folder(session.token_file.parent)
         logins = Logins(
             Latest(present),
             store,
@@ -124,7 +128,12 @@ async def _open_accounts(
 
 
 def _choose(present: Mapping[str, Session], account_id: str | None) -> Session:
-    names = ", ".join(sorted(present)) or "none"
+    if not present:
+        raise ConfigurationError(
+            "no account is configured (KITE_ACCOUNTS, KITE_ACCOUNTS_FILE, or the database with its "
+            "key); a simulated market says at its start which ENV_FILE has its accounts"
+        )
+    names = ", ".join(sorted(present))
     if account_id is None and len(present) == 1:
         return next(iter(present.values()))
     if account_id is None:
@@ -133,6 +142,12 @@ def _choose(present: Mapping[str, Session], account_id: str | None) -> Session:
     if session is None:
         raise ConfigurationError(f"there is no account {account_id!r}; there are: {names}")
     return session
+
+
+def _require_folder(folder: Path) -> None:
+    """Said before anybody logs in: a request token can be used once only."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"the access token could not be kept: {folder} cannot be written")
 
 
 async def _read_line() -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from api.server import require_address
 from nurseries.service import run_service
 from nurseries.show_status import show_status
 from ticker.local.market import open_surroundings
@@ -35,9 +36,11 @@ def run_until_signalled(
 ) -> None:
     """Run the service and, where not configured, its own servers and simulator.
 
-    Returns after a signal to stop, once everything is drained and every child has ended.
+    Returns after a signal to stop, once everything is drained and every child has ended. Raises
+    ConfigurationError if the API's address is taken.
     """
     configure_logging(settings.log_level, settings.log_format)
+    require_address(settings.host, settings.port)  # before anything else is started
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     trio.run(_run, settings, serve, show)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -15,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ticker.local.market import LOCAL_KEY
-from ticker.settings import BROKER_API_ROOT, Settings
+from ticker.settings import BROKER_API_ROOT, Settings, without_passwords
 from ticker.status import ServiceStatus
 
 REFRESH_S: Final = 1.0
@@ -43,7 +42,7 @@ def announce(settings: Settings, url: str) -> Iterator[str]:
     The API key of a local market is shown: it is of this run, and nothing is behind it.
     """
     broker = "the broker" if settings.kite_api_root == BROKER_API_ROOT else "simulator"
-    redis_url = _without_passwords(settings.redis_url or "")
+    redis_url = without_passwords(settings.redis_url or "")
     yield f"{'API':>12}  {url}"
     yield f"{'its manual':>12}  {url}/docs"
     if not settings.accounts:
@@ -53,27 +52,17 @@ def announce(settings: Settings, url: str) -> Iterator[str]:
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     if key.startswith(LOCAL_KEY):
         yield f"{'X-API-Key':>12}  {key}"
+    if settings.env_file is not None and settings.accounts:
+        login = f"{_python()} -m ticker login {settings.accounts[0].account_id}"
+        yield f"{'log in':>12}  ENV_FILE={settings.env_file} {login}"
     for name, address in (
         ("Redis", redis_url),
-        ("PostgreSQL", _without_passwords(settings.database_url or "")),
+        ("PostgreSQL", without_passwords(settings.database_url or "")),
         (broker, settings.kite_api_root),
         ("channels", f"{settings.publish_channel_prefix}:options, :underlying, :events"),
         ("watch it", f"{_python()} -m ticker watch --redis-url {redis_url}"),
     ):
         yield f"{name:>12}  {address}"
-
-
-def _without_passwords(url: str) -> str:
-    """The URL as it can be used by whoever knows its passwords, without these."""
-    parts = urlsplit(url)
-    shown = "&".join(
-        pair for pair in parts.query.split("&") if "password" not in pair.partition("=")[0]
-    )
-    # put together by hand: the library drops the slashes before a host that is empty
-    login, _, host = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    address = f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}"
-    return f"{address}?{shown}" if shown else address
 
 
 def _python() -> str:

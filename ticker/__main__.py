@@ -1,12 +1,16 @@
 """``python -m ticker``: the command line, and nothing else."""
 
 import sys
-from typing import NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
+from ticker import __version__
 from ticker.commands import administration, looking, streaming
 from ticker.errors import ConfigurationError, TickerError
+
+INTERRUPTED: Final = 130
+"""Exit code of what was given up by Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     name="ticker",
@@ -25,31 +29,50 @@ for commands in (streaming, looking, administration):
     app.add_typer(commands.app)
 
 
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ticker {__version__}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def default(
-    context: typer.Context, port: streaming.Port = None, host: streaming.Host = None
+    context: typer.Context,
+    port: streaming.Port = None,
+    host: streaming.Host = None,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Say which.")
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         streaming.run(port, host)
 
 
 def main() -> NoReturn:
-    """Run the command line; a TickerError is one line on standard error, never a traceback."""
+    """Run the command line.
+
+    A TickerError is one line on standard error and Ctrl-C none, never a traceback.
+    """
+    code = 0  # an exit inside of except* would itself become a part of a group
     try:
         app(standalone_mode=True)
     except* ConfigurationError as group:
-        _fail(group, 2)
+        _tell(group)
+        code = 2
     except* TickerError as group:
-        _fail(group, 1)
-    sys.exit(0)
+        _tell(group)
+        code = code or 1
+    except* KeyboardInterrupt:
+        code = code or INTERRUPTED
+    sys.exit(code)
 
 
-def _fail(group: BaseExceptionGroup[TickerError], code: int) -> NoReturn:
+def _tell(group: BaseExceptionGroup[TickerError]) -> None:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    typer.echo(f"ticker: {error}", err=True)
-    sys.exit(code)
+    detail = error.detail if isinstance(error, TickerError) else None
+    typer.echo(f"ticker: {error}" + (f": {detail}" if detail else ""), err=True)
 
 
 if __name__ == "__main__":

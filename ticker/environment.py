@@ -1,14 +1,14 @@
 """Settings from the environment; this module is its only reader.
 
-Every setting is an environment variable named like the field in upper case, or a line of a
-``.env`` file in the working directory. Accounts are named in ``KITE_ACCOUNTS`` (comma separated)
-and described by ``KITE_<ID>_API_KEY`` and ``KITE_<ID>_ACCESS_TOKEN``, or
-``KITE_<ID>_ACCESS_TOKEN_FILE`` naming a file that is watched for a new token, or
-``KITE_<ID>_API_SECRET`` for an account that logs in. A single account may use ``KITE_API_KEY``,
-``KITE_API_SECRET`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``. Further accounts
-are in the YAML file that ``KITE_ACCOUNTS_FILE`` names (``ticker.accounts.file``). The database is
-``DATABASE_URL``, or the parts ``INSTRUMENT_DB_HOST``, ``_PORT``, ``_NAME``, ``_USER`` and
-``_PASSWORD``.
+Every setting is an environment variable named like the field in upper case, or a line of a ``.env``
+file in the working directory, or of another file that ``ENV_FILE`` names. Accounts are named in
+``KITE_ACCOUNTS`` (comma separated) and described by ``KITE_<ID>_API_KEY`` and
+``KITE_<ID>_ACCESS_TOKEN``, or ``KITE_<ID>_ACCESS_TOKEN_FILE`` naming a file that is watched for a
+new token, or ``KITE_<ID>_API_SECRET`` for an account that logs in. A single account may use
+``KITE_API_KEY``, ``KITE_API_SECRET`` and ``KITE_ACCESS_TOKEN`` instead; it is called ``primary``.
+Further accounts are in the YAML file that ``KITE_ACCOUNTS_FILE`` names (``ticker.accounts.file``).
+The database is ``DATABASE_URL``, or the parts ``INSTRUMENT_DB_HOST``, ``_PORT``, ``_NAME``,
+``_USER`` and ``_PASSWORD``.
 """
 
 import os
@@ -33,13 +33,15 @@ _CREDENTIAL: Final = re.compile(
 def load_settings(
     environ: Mapping[str, str] | None = None, *, env_file: Path = Path(".env"), **overrides: object
 ) -> Settings:
-    """Read settings from the environment and the ``.env`` file; ``overrides`` win.
+    """Read settings from the environment and a file of it; ``overrides`` win.
+
+    ``env_file`` need not be there; the one that ``ENV_FILE`` names instead has to.
 
     Raises ConfigurationError with one line that names each setting that cannot be used. Values
     never appear in it: they may be secrets.
     """
-    values = {key.upper(): text for key, text in dotenv_values(env_file).items() if text}
     given_values = os.environ if environ is None else environ
+    values = _read_file(given_values.get("ENV_FILE"), env_file)
     values |= {key.upper(): text for key, text in given_values.items() if text}
     fields: dict[str, str | None] = {
         name: values[name.upper()] for name in Settings.model_fields if name.upper() in values
@@ -50,6 +52,39 @@ def load_settings(
         return Settings.model_validate({**fields, "accounts": _accounts(values), **given})
     except ValidationError as error:
         raise ConfigurationError(_one_line(error)) from None
+
+
+def to_env_text(settings: Settings) -> str:
+    """What a file holds from which ``load_settings`` reads these settings, secrets included."""
+    given = settings.model_dump(exclude_defaults=True, exclude={"accounts", "env_file"})
+    values = {name.upper(): _to_text(value) for name, value in given.items()}
+    if settings.accounts:
+        values["KITE_ACCOUNTS"] = ",".join(account.account_id for account in settings.accounts)
+    for account in settings.accounts:
+        for name, value in account.model_dump(exclude={"account_id"}, exclude_none=True).items():
+            values[f"{_prefix(account.account_id)}_{name.upper()}"] = _to_text(value)
+    quoted = {name: re.sub(r"([\\'])", r"\\\1", text) for name, text in values.items()}
+    return "".join(f"{name}='{text}'\n" for name, text in quoted.items())
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(value) or "[]"  # an empty text is no value
+    return str(value)
+
+
+def _read_file(named: str | None, usual: Path) -> dict[str, str]:
+    file = Path(named) if named else usual
+    if named and not file.is_file():
+        raise ConfigurationError(f"ENV_FILE: there is no file {named}")
+    try:
+        found = dotenv_values(file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigurationError(f"cannot read {file}: {reason}") from None
+    return {key.upper(): text for key, text in found.items() if text}
 
 
 def _database_url(values: Mapping[str, str]) -> str | None:

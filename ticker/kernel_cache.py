@@ -5,14 +5,20 @@ constant or calls a function of another file would, after an upgrade, go on with
 prices would be wrong without a sign. Here any change to any of these files is another folder.
 """
 
+import atexit
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from ticker.local.folders import open_folder
+
 VARIABLE: Final = "NUMBA_CACHE_DIR"
+TEMPORARY: Final = "ticker-run-kernels-"
+"""How a temporary folder is called, up to a random end."""
+
 _MARK: Final = "kernels-"
 _CONSTANTS: Final = ("ticks.py",)
 """Files that compile nothing, but whose constants kernels are compiled with."""
@@ -22,19 +28,28 @@ def use_kernel_cache(base: Path | None = None) -> Path:
     """Name the folder to numba, which must not have been imported yet; returns it.
 
     It lies in ``base``; by default in what ``NUMBA_CACHE_DIR`` names, else in the user's cache.
-    Where that cannot be written, it is a temporary one and kernels are compiled at each start.
+    Where that cannot be written, or there is none, it is a temporary one and kernels are compiled
+    at each start.
     """
     given = os.environ.get(VARIABLE)
     if given and Path(given).name.startswith(_MARK):
         return Path(given)  # a parent process has done this
-    root = base or (Path(given) if given else _user_cache())
-    folder = root / (_MARK + sources_digest(Path(__file__).parent))
+    name = _MARK + sources_digest(Path(__file__).parent)
     try:
+        folder = (base or (Path(given) if given else _user_cache())) / name
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix=_MARK))
+    except (OSError, RuntimeError):  # a RuntimeError: a user without a home
+        folder = _open_temporary() / name
+        folder.mkdir()
     os.environ[VARIABLE] = str(folder)
     return folder
+
+
+def _open_temporary() -> Path:
+    """A folder that is there for as long as this process."""
+    held = ExitStack()
+    atexit.register(held.close)
+    return held.enter_context(open_folder(TEMPORARY))
 
 
 def sources_digest(package: Path) -> str:

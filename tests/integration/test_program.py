@@ -6,87 +6,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import httpx
 import pytest
 import redis
 
+from tests.integration.program import (
+    CREDENTIALS,
+    REPOSITORY,
+    children_of,
+    environment,
+    exists,
+    read_addresses,
+    run_ticker,
+    running,
+)
+from ticker import __version__
+from ticker.calendar.file import DEFAULT_FILE
+from ticker.local.ports import free_port
 from ticker.local.valkey import valkey_program
 
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-NOTHING: Mapping[str, str] = {}
-CREDENTIALS = {"KITE_ACCOUNTS": "a", "KITE_A_API_KEY": "k", "KITE_A_ACCESS_TOKEN": "canary-token"}
-
-
-def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("KITE_", "REDIS"))
-    }
-    return kept | dict(changes)
-
-
-def run_ticker(
-    arguments: Sequence[str], changes: Mapping[str, str] = NOTHING, *, stdin: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "ticker", *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        cwd=REPOSITORY,
-        env=environment(changes),
-        check=False,
-    )
-
-
-@contextmanager
-def running(
-    changes: Mapping[str, str] = NOTHING,
-) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "ticker", "run", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-        env=environment(changes),
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
-
-
-def read_addresses(output: IO[str] | None) -> dict[str, str]:
-    """What the program announces: ``API``, ``Redis``, ``simulator``."""
-    assert output is not None
-    addresses: dict[str, str] = {}
-    while "watch" not in addresses:
-        line = output.readline()
-        assert line, "the program ended before it announced itself"
-        name, _, address = line.strip().partition(" ")
-        addresses[name] = address.strip()
-    return addresses
-
-
-def children_of(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()]
-
-
-def exists(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def test_a_run_with_nothing_configured_is_a_complete_market() -> None:
@@ -133,18 +74,6 @@ def test_sigterm_at_every_stage_is_a_clean_exit(delay_s: float) -> None:
         assert not any(exists(pid) for pid in servers)
 
 
-def test_a_killed_service_leaves_no_server_behind() -> None:
-    with running() as child:
-        read_addresses(child.stdout)
-        servers = children_of(child.pid)
-        child.kill()
-        child.wait()
-        deadline = time.monotonic() + 5
-        while any(exists(pid) for pid in servers):
-            assert time.monotonic() < deadline, "orphaned"
-            time.sleep(0.05)
-
-
 def test_a_dead_child_server_stops_the_process() -> None:
     with running() as child:
         read_addresses(child.stdout)
@@ -161,13 +90,18 @@ def test_a_dead_child_server_stops_the_process() -> None:
         (["run"], {"KITE_ACCOUNTS": "a"}, "KITE_A_API_KEY"),
         (["run"], {"HOST": "0.0.0.0", "API_KEY_ENABLED": "false"}, "API_KEY_ENABLED"),
         (["run", "--port", "70000"], {}, "--port"),
+        (["run", "--host", "no.such.name.invalid"], {}, "no.such.name.invalid"),
+        (["keys", "list"], {"ENV_FILE": "/no/such/env"}, "/no/such/env"),
+        (["login", "nobody"], {}, "ENV_FILE"),
+        (["simulate", "--redirect", "nowhere"], {}, "nowhere"),
         (["run"], {"MARKET_HOURS_FILE": "/no/such/file"}, "/no/such/file"),
         (["run", "--port", "0"], {"FO_UNDERLYINGS": "NOSUCH"}, "NOSUCH"),
         (["decode", "/no/such/file"], {}, "/no/such/file"),
         (["nonsense"], {}, "nonsense"),
         (["watch", "--redis-url", "redis://127.0.0.1:99999/0"], {}, "port"),
         (["watch", "--expiry", "soon"], {}, "soon"),
-        (["calendar", "2099-01-01"], {}, "2099"),
+        (["bench", "--output", "/no/such/folder/x.json"], {}, "/no/such/folder"),
+        (["calendar", "2099-01-01"], {}, "market_hours.toml does not"),
         (["simulate", "--rate", "-1"], {}, "--rate"),
     ],
 )
@@ -178,6 +112,31 @@ def test_bad_usage_is_one_clear_message_and_exit_code_2(
     assert ended.returncode == 2
     errors = ended.stderr.decode()
     assert said in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ('"MCX", "NCO"', '"NCO"', "do not know the exchange 'MCX'"),
+        ("expiry = [{ from = 2000-01-01, at = 23:30:00 }]", "expiry = []", "MCX has no expiry"),
+    ],
+)
+def test_real_accounts_need_a_calendar_of_all_their_segments(
+    tmp_path: Path, was: str, becomes: str, said: str
+) -> None:
+    path = tmp_path / "hours.toml"
+    path.write_text(DEFAULT_FILE.read_text().replace(was, becomes))
+    real = {
+        **CREDENTIALS,
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "API_KEY": "k" * 32,
+        "MARKET_HOURS_FILE": str(path),
+    }
+    ended = run_ticker(["run", "--port", "0"], real)
+    assert ended.returncode == 2
+    errors = ended.stderr.decode().strip()
+    assert said in errors.splitlines()[-1]
     assert "Traceback" not in errors
 
 
@@ -326,3 +285,27 @@ def test_light_commands_do_not_import_heavy_modules(arguments: list[str]) -> Non
         check=True,
     )
     assert ended.stdout.endswith("HEAVY []\n")
+
+
+@pytest.mark.parametrize("waits", [[], ["--port", str(free_port())]])
+def test_a_login_that_is_given_up_is_no_traceback_and_no_success(
+    waits: list[str], tmp_path: Path
+) -> None:
+    credentials = {
+        "KITE_API_KEY": "k",
+        "KITE_API_SECRET": "s",
+        "KITE_ACCESS_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    with running(credentials, ["login", *waits]) as child:
+        assert child.stdout is not None
+        last = "Waiting" if waits else "Then paste"
+        assert any(line.startswith(last) for line in iter(child.stdout.readline, ""))
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=15)
+        assert child.returncode == 130
+        assert "Traceback" not in errors
+
+
+def test_version() -> None:
+    ended = run_ticker(["--version"])
+    assert (ended.returncode, ended.stdout.decode()) == (0, f"ticker {__version__}\n")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import redis
 
-from tests.integration.test_program import (
+from tests.integration.program import (
     REPOSITORY,
     children_of,
     environment,

@@ -166,6 +166,21 @@ async def test_login_that_fails_says_why(
         assert not (tmp_path / "token").exists()
 
 
+async def test_a_token_file_in_no_folder_is_refused_before_anybody_logs_in(tmp_path: Path) -> None:
+    async with open_simulator(2, 1.0) as (address, simulator):
+        settings = create_settings(simulator, address, file=tmp_path / "missing" / "token")
+        person = Person()
+        with pytest.raises(ConfigurationError, match="missing cannot be written"):
+            await run_login(settings, "a0", port=None, say=person.said.append)
+        assert person.said == []
+
+
+async def test_without_any_account_the_ways_to_one_are_said() -> None:
+    for account_id in (None, "sim1"):
+        with pytest.raises(ConfigurationError, match=r"KITE_ACCOUNTS.*ENV_FILE"):
+            await run_login(Settings(), account_id, port=None, say=lambda _: None)
+
+
 async def test_what_cannot_work_is_refused_before_anybody_logs_in(free_tcp_port: int) -> None:
     async with open_simulator(2, 1.0) as (address, simulator):
         settings = create_settings(simulator, address, file=Path("token"))

@@ -44,7 +44,30 @@ def test_where_nothing_can_be_written_it_is_temporary(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "/dev/null/nowhere")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert use_kernel_cache().parent == tmp_path
+    folder = use_kernel_cache()
+    assert folder.parent.parent == tmp_path
+    assert folder.is_dir()
+
+
+@pytest.mark.slow
+def test_a_temporary_one_of_a_user_without_a_home_goes_with_the_process(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib\n"
+        "from ticker.kernel_cache import use_kernel_cache\n"
+        "def nowhere(): raise RuntimeError('Could not determine home directory.')\n"
+        "pathlib.Path.home = nowhere\n"
+        "print(use_kernel_cache().is_dir())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"TMPDIR": str(tmp_path)},
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == "True\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -52,8 +52,7 @@ def login(
     from nurseries.login import log_in
     from ticker.environment import load_settings
 
-    with writing_to_stdout():
-        log_in(load_settings(), account, port=port, say=typer.echo)
+    log_in(load_settings(), account, port=port, say=typer.echo)
 
 
 @keys.command("create")
@@ -61,7 +60,7 @@ def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
         list[KeyScope],
-        typer.Option(help="What it is for; may be given several times."),
+        typer.Option(help="What it may: admin includes trade, and trade includes read."),
     ],
     days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Until it is over. Default: never.")

@@ -1,5 +1,6 @@
 """Commands that show something: live chains, captured frames, trading hours, benchmarks."""
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -44,7 +45,7 @@ def watch(
     prefix = settings.publish_channel_prefix
     with writing_to_stdout():
         if raw:
-            print_payloads(url, prefix, sys.stdout, seconds=seconds)
+            print_payloads(url, prefix, sys.stdout, sys.stderr, seconds=seconds)
         else:
             chain = Chain(underlying.upper(), expiry and parse_day(expiry).isoformat())
             show_chain(url, prefix, chain, Console(), seconds=seconds)
@@ -106,6 +107,8 @@ def bench(
         raise ConfigurationError(
             "bench runs from a checkout: tests/benchmarks is not here"
         ) from None
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise ConfigurationError(f"--output: {output} cannot be written")
     run_benchmarks(quick=quick, as_json=as_json, output=output)
 
 

@@ -102,7 +102,10 @@ async def _open_migrated(settings: Settings) -> AsyncIterator[Database]:
 @asynccontextmanager
 async def _open_unmigrated(settings: Settings) -> AsyncIterator[Database]:
     if settings.database_url is None:
-        raise ConfigurationError("DATABASE_URL is not set: there is no database to work with")
+        raise ConfigurationError(
+            "DATABASE_URL is not set: there is no database to work with (a simulated market says "
+            "at its start which ENV_FILE has its own)"
+        )
     async with open_database(settings.database_url, wall_clock=time.time) as database:
         yield database
 

@@ -56,10 +56,15 @@ def simulate(
         bool,
         typer.Option("--market-hours", help="Keep the exchanges' hours; else never close."),
     ] = False,
+    redirect: Annotated[
+        str,
+        typer.Option(help="Where a login leads, as registered with the broker; '': JSON instead."),
+    ] = "http://127.0.0.1:8080/login/callback",
 ) -> None:
     """Run the Kite simulator alone: login, REST and market-data WebSocket on one port.
 
-    Prints the credentials it accepts, a line per account. Any Kite Connect client can use it.
+    Prints the credentials it accepts, a line per account. Any Kite Connect client can use it. Its
+    login page asks for no password: it redirects at once, with a request token.
     """
     from ticker.simulator.command import run_simulator
     from ticker.simulator.sessions import create_accounts
@@ -73,6 +78,7 @@ def simulate(
         speed=speed,
         accounts=create_accounts(seed, accounts),
         market_hours=market_hours,
+        redirect_url=redirect or None,
     )
     run_simulator(config, typer.echo)
 

@@ -150,13 +150,16 @@ async def open_child(
     to its process group if it is not gone ``stop_timeout_s`` later. As another ``user`` it starts
     in the root folder and in no group but that one.
 
-    Raises ConfigurationError if there is no such program, ChildExitedError if the child ends
-    first (the block is cancelled) or is not ready within ``start_timeout_s``.
+    Raises ConfigurationError if there is no such program that we may run, ChildExitedError if the
+    child ends first (the block is cancelled) or is not ready within ``start_timeout_s``.
     """
     program = shutil.which(command[0])
     if program is None:
         raise ConfigurationError(f"{name} cannot be started: there is no {command[0]}")
-    child = _spawn([program, *command[1:]], name, stop_signal, user)
+    try:
+        child = _spawn([program, *command[1:]], name, stop_signal, user)
+    except OSError as refused:
+        raise ConfigurationError(f"{name} cannot be started: {refused}") from None
     try:
         with trio.move_on_after(start_timeout_s) as start:
             await child._wait_ready(ready)

@@ -2,28 +2,31 @@
 its own.
 """
 
-import os
 import secrets
-import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Final
 
 import structlog
 from pydantic import SecretStr
 
 from ticker.accounts.secrets_box import create_encryption_key, has_encryption_key
-from ticker.local.children import open_child
+from ticker.environment import to_env_text
+from ticker.local.folders import open_folder
+from ticker.local.ports import open_child_on_port
 from ticker.local.postgres import open_postgres
 from ticker.local.valkey import open_valkey
-from ticker.settings import DEFAULT_REDIS_URL, AccountSettings, Settings
+from ticker.settings import CALLBACK_PATH, DEFAULT_REDIS_URL, AccountSettings, Settings
 
 LOCAL_REDIS_PORT: Final = 6399
 """Where the embedded server listens if the port is free; ``watch`` looks there by default."""
 
 LOCAL_SIMULATOR_PORT: Final = 8765
 """Where the simulator listens if the port is free."""
+
+FOLDER: Final = "ticker-run-settings-"
+"""How the folder of a local run's settings is called, up to a random end."""
 
 LOCAL_KEY: Final = "local-"
 """How the API key of a simulated market begins: it is made for the run, and may be shown."""
@@ -41,7 +44,8 @@ async def open_surroundings(settings: Settings) -> AsyncIterator[Settings]:
         open_database_server(with_redis, is_local=is_local) as with_database,
         open_market(with_database, is_local=is_local) as ready,
     ):
-        yield ready
+        with open_env_file(ready) if is_local else nullcontext(ready) as found:
+            yield found
 
 
 @asynccontextmanager
@@ -56,7 +60,7 @@ async def open_redis_server(settings: Settings, *, is_local: bool) -> AsyncItera
     elif not is_local:
         yield settings.model_copy(update={"redis_url": DEFAULT_REDIS_URL})
     else:
-        async with open_valkey(port=free_port(LOCAL_REDIS_PORT)) as url:
+        async with open_valkey(port=LOCAL_REDIS_PORT) as url:
             yield settings.model_copy(update={"redis_url": url})
 
 
@@ -94,9 +98,14 @@ async def open_market(settings: Settings, *, is_local: bool) -> AsyncIterator[Se
     if not is_local:
         yield settings
         return
-    command = [sys.executable, "-m", "ticker", "simulate"]
-    command += ["--port", str(free_port(LOCAL_SIMULATOR_PORT)), "--accounts", "2"]
-    async with open_child(command, ready=_is_ready, name="simulator") as child:
+    command = [sys.executable, "-m", "ticker", "simulate", "--accounts", "2"]
+    command += ["--redirect", _callback_url(settings)]
+    async with open_child_on_port(
+        lambda port: [*command, "--port", str(port)],
+        LOCAL_SIMULATOR_PORT,
+        ready=_is_ready,
+        name="simulator",
+    ) as (child, _):
         words = [
             dict(part.split("=", 1) for part in line.split() if "=" in part) for line in child.head
         ]
@@ -105,6 +114,7 @@ async def open_market(settings: Settings, *, is_local: bool) -> AsyncIterator[Se
             AccountSettings(
                 account_id=f"sim{number}",
                 api_key=SecretStr(line["api_key"]),
+                api_secret=SecretStr(line["api_secret"]),
                 access_token=SecretStr(line["access_token"]),
             )
             for number, line in enumerate((line for line in words if "api_key" in line), start=1)
@@ -121,18 +131,22 @@ async def open_market(settings: Settings, *, is_local: bool) -> AsyncIterator[Se
         )
 
 
-def free_port(preferred: int) -> int:
-    """The preferred port if nothing listens there, else any free one."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            if os.name == "posix":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+@contextmanager
+def open_env_file(settings: Settings) -> Iterator[Settings]:
+    """Settings that name a file which holds them, for other commands: ``ENV_FILE``."""
+    with open_folder(FOLDER) as folder:
+        file = folder / "env"
+        file.write_text(to_env_text(settings), encoding="utf-8")
+        yield settings.model_copy(update={"env_file": file})
+
+
+def _callback_url(settings: Settings) -> str:
+    """Where a login at the simulator leads: to this service. Nowhere if its port is not known."""
+    if not settings.port:
+        return ""
+    host = "127.0.0.1" if settings.host in {"", "0.0.0.0", "::"} else settings.host
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{settings.port}{CALLBACK_PATH}"
 
 
 def _is_ready(line: str) -> bool:

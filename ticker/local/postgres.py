@@ -12,7 +12,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +22,21 @@ import trio
 
 from ticker.errors import ChildExitedError, ConfigurationError
 from ticker.local.children import Child, OsUser, open_child
+from ticker.local.folders import NAME_LENGTH, FolderTakenError, hold_folder, open_folder
 
 SOCKET_PATH_MAX: Final = 103
 """Bytes in the path of a unix socket, by the strictest system (macOS)."""
 
 SOCKET_NAME: Final = ".s.PGSQL.5432"
+
+FOLDER: Final = "ticker-run-postgres-"
+"""How its temporary folder is called, up to a random end."""
+
+TAKEN_S: Final = 10.0
+"""How long a server that lost its owner to a SIGKILL may take to leave its data."""
+
+TAKEN: Final = '"postmaster.pid" already exists'
+"""What PostgreSQL says of data that another server has open."""
 
 PROGRAMS_FOLDER: Final = "pginstall18"
 
@@ -83,8 +93,12 @@ async def open_postgres_child(
 ) -> AsyncIterator[tuple[Child, str]]:
     """As ``open_postgres``, with the process; ``settings`` are further ones, as ``name=value``."""
     user = _ordinary_user()
-    with _own_folder(user) as folder, _programs(folder, user) as programs:
-        data = directory or folder / "data"
+    with (
+        _hold(directory) if directory else nullcontext() as held,
+        _own_folder(user) as folder,
+        _programs(folder, user) as programs,
+    ):
+        data = held or folder / "data"
         await _create_cluster(programs, data, user, to_forget=directory is None)
         chosen = SETTINGS | ({} if directory else SETTINGS_TO_FORGET)
         pairs = [*(f"{name}={value}" for name, value in chosen.items()), *settings]
@@ -94,14 +108,7 @@ async def open_postgres_child(
             *("-k", str(folder)),
             *(word for pair in pairs for word in ("-c", pair)),
         ]
-        async with open_child(
-            command,
-            ready=_is_ready,
-            name="postgres",
-            start_timeout_s=60.0,  # recovery after a crash of a durable one takes its time
-            stop_signal=signal.SIGINT,  # the fast shutdown: it does not wait for clients
-            user=user,
-        ) as child:
+        async with _open_server(command, data, user) as child:
             yield child, f"postgresql://postgres@/postgres?host={quote(str(folder))}"
 
 
@@ -119,6 +126,36 @@ def postgres_programs() -> Path:
     )
 
 
+@asynccontextmanager
+async def _open_server(
+    command: Sequence[str], data: Path, user: OsUser | None
+) -> AsyncIterator[Child]:
+    """The server itself, once whoever has the data open has left them."""
+    give_up_at = trio.current_time() + TAKEN_S
+    while True:
+        has_started = False
+        try:
+            async with open_child(
+                command,
+                ready=_is_ready,
+                name="postgres",
+                start_timeout_s=60.0,  # recovery after a crash of a durable one takes its time
+                stop_signal=signal.SIGINT,  # the fast shutdown: it does not wait for clients
+                user=user,
+            ) as child:
+                has_started = True
+                yield child
+                return
+        except ChildExitedError as error:
+            if has_started or TAKEN not in str(error):
+                raise
+            if trio.current_time() > give_up_at:
+                raise ConfigurationError(
+                    f"DATABASE_DIR: another PostgreSQL server has {data} open"
+                ) from None
+        await trio.sleep(0.2)
+
+
 async def _create_cluster(
     programs: Path, data: Path, user: OsUser | None, *, to_forget: bool
 ) -> None:
@@ -134,7 +171,9 @@ async def _create_cluster(
                 f"{data} was written by PostgreSQL {found}, the embedded one is {major}"
             )
         return
-    _make_folder(data, user)
+    _prepare_folder(data, user)
+    if user is None:
+        _require_name(os.geteuid())
     command = [
         str(programs / "initdb"),
         *("-D", str(data)),
@@ -180,12 +219,30 @@ def _ordinary_user() -> OsUser | None:
 def _own_folder(user: OsUser | None) -> Iterator[Path]:
     """A temporary folder that nobody but ``user`` can look into, with a short enough path."""
     usual = tempfile.gettempdir()
-    longest = len(usual) + len("/ticker-postgres-12345678/") + len(SOCKET_NAME)
+    longest = len(f"{usual}/{FOLDER}/{SOCKET_NAME}") + NAME_LENGTH
     place = usual if longest <= SOCKET_PATH_MAX else "/tmp"  # noqa: S108 - mkdtemp makes it safe
-    with tempfile.TemporaryDirectory(prefix="ticker-postgres-", dir=place) as name:
-        folder = Path(name)
+    with open_folder(FOLDER, place, owners=[user.uid] if user else []) as folder:
         _give(folder, user)
         yield folder
+
+
+@contextmanager
+def _hold(directory: Path) -> Iterator[Path]:
+    """The data's directory, made if it is not there; other services are kept out of it.
+
+    In full, because the server starts in the root folder.
+    """
+    with ExitStack() as held:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(hold_folder(directory))
+        except FolderTakenError:
+            raise ConfigurationError(
+                f"DATABASE_DIR: another service keeps its data in {directory}"
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"DATABASE_DIR: {directory}: {error.strerror}") from None
+        yield directory.resolve()
 
 
 @contextmanager
@@ -212,7 +269,18 @@ def _is_enterable(place: Path, user: OsUser | None) -> bool:
     return user is None or found.st_uid == user.uid or bool(found.st_mode & stat.S_IXOTH)
 
 
-def _make_folder(folder: Path, user: OsUser | None) -> None:
+def _require_name(uid: int) -> None:
+    """Only ``initdb`` asks for it, and takes no other answer."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise ConfigurationError(
+            f"the embedded PostgreSQL needs a user with a name, and user id {uid} has none: set "
+            "DATABASE_URL to a server of your own, or run as a user that /etc/passwd knows"
+        ) from None
+
+
+def _prepare_folder(folder: Path, user: OsUser | None) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_empty = not any(folder.iterdir())

@@ -1,5 +1,7 @@
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -11,7 +13,8 @@ import trio
 from tests.publisher_rig import wait_for
 from ticker.errors import ChildExitedError, ConfigurationError
 from ticker.local.children import HEAD_LINES_MAX, TAIL_LINES, open_child
-from ticker.local.valkey import open_valkey_child, valkey_program
+from ticker.local.ports import free_port, open_child_on_port
+from ticker.local.valkey import FOLDER, open_valkey_child, valkey_program
 from ticker.publishers.redis import open_redis
 
 pytestmark = pytest.mark.slow
@@ -192,7 +195,7 @@ async def test_valkey() -> None:
     async with open_valkey_child() as (child, url), open_redis(url) as connection:
         await connection.ping()
         folder = working_folder(child.pid)
-        assert folder.name.startswith("ticker-valkey-")
+        assert folder.name.startswith(FOLDER)
     assert not is_running(child.pid)
     assert not folder.exists()
 
@@ -204,13 +207,61 @@ async def test_valkey_that_is_killed_is_noticed() -> None:
             await trio.sleep_forever()
 
 
-async def test_valkey_on_a_taken_port() -> None:
-    with trio.socket.socket() as taken:
-        await taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(ChildExitedError, match="Address already in use"):
-            async with open_valkey_child(port=taken.getsockname()[1]):
-                pass
+async def test_valkey_leaves_a_taken_port_to_who_has_it(free_tcp_port: int) -> None:
+    async with open_valkey_child(port=free_tcp_port) as (first, url):
+        assert url == f"redis://127.0.0.1:{free_tcp_port}/0"
+        async with (
+            open_valkey_child(port=free_tcp_port) as (second, other),
+            open_redis(other) as one,
+        ):
+            await one.ping()
+            assert is_running(first.pid)
+            assert is_running(second.pid)
+        assert other != url
+
+
+LISTENER = """
+    import socket, sys, time
+    server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    print("ready")
+    time.sleep(60)
+"""
+
+
+async def test_a_port_that_is_taken_under_its_nose_is_left_for_another() -> None:
+    ports: list[int] = []
+    with contextlib.ExitStack() as others:
+
+        def create_command(port: int) -> list[str]:
+            if len(ports) < 2:  # somebody is quicker than the child
+                others.enter_context(socket.create_server(("127.0.0.1", port)))
+            ports.append(port)
+            return [*python(LISTENER), str(port)]
+
+        async with open_child_on_port(create_command, 0, ready=is_ready, name="server") as (
+            _,
+            port,
+        ):
+            assert ports[2] == port
+    assert len(set(ports)) == 3
+
+
+async def test_a_child_that_fails_by_itself_is_not_started_again() -> None:
+    ports: list[int] = []
+
+    def create_command(port: int) -> list[str]:
+        ports.append(port)
+        return python("raise SystemExit('no such luck')")
+
+    with pytest.raises(ChildExitedError, match="no such luck"):
+        async with open_child_on_port(create_command, 0, ready=is_ready, name="server"):
+            pass
+    assert len(ports) == 1
+
+
+@pytest.fixture
+def free_tcp_port() -> int:
+    return free_port()
 
 
 def test_valkey_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

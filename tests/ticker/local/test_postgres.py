@@ -1,10 +1,10 @@
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -109,8 +109,10 @@ async def test_ends_when_this_process_is_killed() -> None:
         with psycopg.connect(url):
             program.kill()
             await wait_for(lambda: not is_running(int(pid)), 3)
-        shutil.rmtree(socket_folder(url))  # nobody was left to do it
         program.stdout.close()
+    assert socket_folder(url).exists()  # nobody was left to remove it
+    async with open_postgres():
+        assert not socket_folder(url).exists()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="as a superuser only")
@@ -147,6 +149,10 @@ async def test_a_directory_that_only_a_superuser_may_enter_is_refused(folder: Pa
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.skipif(
+    not is_open_to_all(Path(sys.executable)),
+    reason="the interpreter is in the superuser's own folder",
+)
 async def test_an_ordinary_user_needs_nothing_special() -> None:
     source = textwrap.dedent("""
         import trio, psycopg
@@ -159,10 +165,77 @@ async def test_an_ordinary_user_needs_nothing_special() -> None:
         trio.run(main)
     """)
     command = [sys.executable, "-c", source]
-    if not is_open_to_all(Path(sys.executable)):
-        pytest.skip("the interpreter is in the superuser's own folder")
     result = await trio.run_process(command, capture_stdout=True, user="nobody")
     assert result.stdout == b"42\n"
+
+
+async def test_a_directory_serves_one_service_at_a_time(folder: Path) -> None:
+    directory = folder / "data"
+    async with open_postgres(directory=directory) as url:
+        with pytest.raises(ConfigurationError, match=f"another service .* {directory}$"):
+            async with open_postgres(directory=directory):
+                pass
+        assert fetch(url, "SELECT 1") == [(1,)]
+
+
+async def test_a_directory_that_another_server_has_open_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "hold_folder", lambda _: nullcontext())  # another program's
+    monkeypatch.setattr(postgres, "TAKEN_S", 0.3)
+    directory = folder / "data"
+    async with open_postgres(directory=directory):
+        with pytest.raises(ConfigurationError, match="another PostgreSQL server") as caught:
+            async with open_postgres(directory=directory):
+                pass
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of our death")
+async def test_a_directory_whose_service_was_killed_can_be_used_at_once(folder: Path) -> None:
+    directory = folder / "data"
+    source = textwrap.dedent(f"""
+        import pathlib, psycopg, trio
+        from ticker.local.postgres import open_postgres
+
+        async def main():
+            async with open_postgres(directory=pathlib.Path({str(directory)!r})) as url:
+                with psycopg.connect(url) as connection:
+                    connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+                print("kept", flush=True)
+                await trio.sleep_forever()
+
+        trio.run(main)
+    """)
+    program = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)  # noqa: ASYNC220
+    with program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"kept\n"
+        program.kill()
+        program.wait()
+        async with open_postgres(directory=directory) as url:
+            assert fetch(url, "SELECT number FROM kept") == [(7,)]
+
+
+async def test_a_relative_directory_is_where_we_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    async with open_postgres(directory=Path("here")):
+        assert (folder / "here" / "PG_VERSION").exists()
+
+
+async def test_a_user_without_a_name_is_told_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's initdb looks its user up; an arbitrary user of a container has no entry."""
+
+    def nobody_knows(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(postgres, "_ordinary_user", lambda: None)
+    monkeypatch.setattr("pwd.getpwuid", nobody_knows)
+    with pytest.raises(ConfigurationError, match=f"{os.geteuid()} has none: set DATABASE_URL"):
+        async with open_postgres():
+            pass
 
 
 async def test_data_of_another_version_are_refused(folder: Path) -> None:
