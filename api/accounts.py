@@ -118,7 +118,7 @@ def create_accounts_blueprint(desk: AccountDesk, logins: Logins) -> Blueprint:
 
     @blueprint.get("/login/callback")
     @public
-    @operation(problems=(404, 502), deadline_s=LOGIN_DEADLINE_S)
+    @operation(problems=(404, 502, 504), deadline_s=LOGIN_DEADLINE_S)
     async def callback(query: CallbackQuery) -> LoggedIn:
         """Where the broker sends the browser after a login.
 

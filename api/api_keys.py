@@ -30,11 +30,14 @@ class CreatedApiKey(ApiKey, frozen=True, kw_only=True):
 
 
 class Greeting(msgspec.Struct, frozen=True):
-    """Who asks, and what they may. ``user``: its id is the key's if there is no token."""
+    """Who asks, and what they may: ``admin`` includes ``trade``, and that ``read``.
+
+    ``user``: its id is the key's if there is no token.
+    """
 
     message: str
     user: User
-    scopes: list[Scope]
+    scopes: tuple[Scope, ...]
     service: str
 
 
@@ -49,7 +52,7 @@ def create_api_keys_blueprint(keys: ApiKeyStore) -> Blueprint:
         """Who asks, as far as the service can tell."""
         who = caller()
         user = who.user or User(who.name, None, None, (), None, ())
-        return Greeting("The credentials are good.", user, sorted(who.scopes), "ticker")
+        return Greeting("The credentials are good.", user, who.scopes, "ticker")
 
     @blueprint.post("/api-keys")
     @requires("admin")

@@ -1,7 +1,7 @@
 """The Quart-Trio application, put together from its blueprints."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,11 +37,13 @@ from ticker.instruments.registry import InstrumentRegistry
 from ticker.kite.rest import Brokers
 from ticker.latest import Latest
 from ticker.metrics import Metrics
+from ticker.mock_market.switch import MockSwitch
 from ticker.planning.reloads import Reloads
 from ticker.planning.subscriptions import Subscriptions
 from ticker.settings import Settings
 from ticker.status import ServiceStatus
 from ticker.stores.api_keys import ApiKeyStore
+from ticker.stores.instruments import InstrumentStore
 from ticker.stores.runtime_settings import RuntimeSettings
 
 BODY_TIMEOUT_S: Final = 5
@@ -56,6 +58,7 @@ class Control:
     subscriptions: Subscriptions
     reloads: Reloads
     registry: Latest[InstrumentRegistry]
+    instruments: InstrumentStore
     refreshes: Refreshes
     history: History
     brokers: Brokers
@@ -65,7 +68,7 @@ class Control:
     desk: AccountDesk
     logins: Logins
     api_keys: ApiKeyStore
-    mock_enabled: Latest[bool]
+    mock_switch: Latest[MockSwitch]
     runtime_settings: RuntimeSettings
 
 
@@ -86,6 +89,7 @@ def create_app(
     access: Access | None = None,
     per_minute: int = 600,
     body_max: int = 1_048_576,
+    origins: Collection[str] = (),
     wall_clock: Callable[[], float] = time.time,
     market_hours_file: Path | None = None,
 ) -> QuartTrio:
@@ -93,8 +97,8 @@ def create_app(
 
     ``control``: what is steered; without it, there are the probes and the calendar. ``access``:
     who may call; without it, nobody may call what is not public. ``per_minute``: requests of one
-    key or address. ``body_max``: bytes. ``wall_clock``: UNIX seconds. ``market_hours_file``
-    replaces the one of the package.
+    key or address. ``body_max``: bytes. ``origins``: whose pages may call, besides our own.
+    ``wall_clock``: UNIX seconds. ``market_hours_file`` replaces the one of the package.
     """
     blueprints = [
         create_health_blueprint(status, metrics, wall_clock),
@@ -108,6 +112,7 @@ def create_app(
         access=access,
         per_minute=per_minute,
         body_max=body_max,
+        origins=origins,
         observe=create_observe(metrics.control),
     )
 
@@ -118,6 +123,7 @@ def assemble(
     access: Access | None = None,
     per_minute: int = 600,
     body_max: int = 1_048_576,
+    origins: Collection[str] = (),
     observe: Observe = ignore,
 ) -> QuartTrio:
     """An app of these blueprints, with everything that holds for all routes."""
@@ -125,9 +131,9 @@ def assemble(
     app = TickerApi("ticker", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = body_max
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no cross-origin requests are answered
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the same for every path
     app.url_map.merge_slashes = False  # else a path with two is answered with a page of HTML
-    add_request_steps(app, access or Access(), RateLimits(per_minute), observe)
+    add_request_steps(app, access or Access(), RateLimits(per_minute), observe, origins)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app
@@ -139,7 +145,7 @@ def _control_blueprints(
     settings = control.settings
     yield create_api_keys_blueprint(control.api_keys)
     yield create_subscriptions_blueprint(control.subscriptions, control.reloads)
-    yield create_instruments_blueprint(control.registry, control.refreshes)
+    yield create_instruments_blueprint(control.registry, control.instruments, control.refreshes)
     yield create_option_chain_blueprint(
         control.board,
         control.chains,
@@ -152,7 +158,7 @@ def _control_blueprints(
     yield create_accounts_blueprint(control.desk, control.logins)
     yield create_broker_blueprint(control.brokers, metrics.control)
     yield create_mock_data_blueprint(
-        control.mock_enabled, control.runtime_settings, status, settings, wall_clock
+        control.mock_switch, control.runtime_settings, status, settings, wall_clock
     )
     yield create_backpressure_blueprint(status, metrics, wall_clock)
     yield create_feeds_blueprint(

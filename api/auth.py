@@ -20,6 +20,7 @@ from ticker.stores.api_keys import ApiKey, Scope
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 SCOPES: Final[tuple[Scope, ...]] = ("read", "trade", "admin")
+"""Each includes those before it."""
 
 Need = Scope | Literal["nothing", "undeclared"]
 """What a route needs: a scope, nothing at all, or what nobody has because it does not say."""
@@ -31,16 +32,18 @@ class Principal(msgspec.Struct, frozen=True):
     """Who asks. ``name`` is what logs and rate limits know them by; ``user``: of a token."""
 
     name: str
-    scopes: frozenset[Scope]
+    given: frozenset[Scope]
     user: User | None = None
 
-    def may(self, scope: Need) -> bool:
-        """Whether they have the scope; ``admin`` has all."""
-        return scope in self.scopes or ("admin" in self.scopes and scope in SCOPES)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What they may: what they were given, and all that it includes."""
+        most = max((SCOPES.index(scope) for scope in self.given), default=-1)
+        return SCOPES[: most + 1]
 
 
 def requires(scope: Scope) -> Callable[[Handler], Handler]:
-    """Serve those who have the scope. ``admin`` includes the others; ``trade`` not ``read``."""
+    """Serve those who have the scope, or one that includes it."""
 
     def mark(handler: Handler) -> Handler:
         setattr(handler, _NEED, scope)

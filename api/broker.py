@@ -83,7 +83,7 @@ def create_broker_blueprint(brokers: Brokers, metrics: ControlMetrics) -> Bluepr
 
     @blueprint.get("/account/profile")
     @requires("admin")
-    @operation(problems=(502,), deadline_s=DEADLINE_S)
+    @operation(problems=(502, 504), deadline_s=DEADLINE_S)
     async def show_profile(query: ProfileQuery) -> Profile:
         """The broker's profile of an account: the cheapest proof that its token holds."""
         return await brokers.ask(lambda broker: broker.load_profile(), query.account_id)

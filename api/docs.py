@@ -1,15 +1,17 @@
-"""``/openapi.json``, and ``/docs``: a page that shows it and needs nothing but this service."""
+"""``/``, which shows the way, ``/openapi.json``, and ``/docs``, a page that shows it offline."""
 
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
 from quart import Blueprint, Response, current_app
 
 from api.auth import public
 from api.openapi import create_document
 from api.operations import operation
 from api.problems import KINDS, ProblemError
+from ticker import __version__
 
 _FOLDER: Final = Path(__file__).with_name("docs_page")
 _FILES: Final = MappingProxyType(
@@ -22,12 +24,30 @@ _POLICY: Final = (
 """Nothing is loaded from anywhere else, and no script runs that is not a file of ours."""
 
 
+class Signpost(msgspec.Struct, frozen=True):
+    """Where to go from here; paths."""
+
+    name: str = "ticker"
+    version: str = __version__
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+    health: str = "/health"
+    metrics: str = "/metrics"
+
+
 def create_docs_blueprint() -> Blueprint:
-    """The document, the page and its files, and a page for each kind of problem."""
+    """A signpost, the document, the page and its files, and a page for each kind of problem."""
     blueprint = Blueprint("documentation", __name__)
     page = (_FOLDER / "docs.html").read_bytes()
     files = {name: (_FOLDER / name).read_bytes() for name in _FILES}
     made: list[dict[str, Any]] = []  # at most one: it takes ten milliseconds of the event loop
+
+    @blueprint.get("/")
+    @public
+    @operation()
+    async def signpost() -> Signpost:
+        """What this is, and where its documentation, health and metrics are."""
+        return Signpost()
 
     @blueprint.get("/openapi.json")
     @public

@@ -4,6 +4,7 @@ import datetime as dt
 
 import msgspec
 
+from api.market import CalendarHealth, calendar_health
 from api.mock_data import MockMarketView, view_mock_market
 from api.operations import Time
 from ticker.accounts.sessions import AccountStatus
@@ -101,7 +102,9 @@ class Dependencies(msgspec.Struct, frozen=True):
 
 
 class PlanHealth(msgspec.Struct, frozen=True):
-    """``PlanStatus`` as it is shown; ``last_reload`` is an id."""
+    """``PlanStatus`` as it is shown; ``last_reload`` is an id. ``usable_capacity``: of the accounts
+    with a valid token; the places of the others stand empty until somebody logs in.
+    """
 
     wanted: int
     planned: int
@@ -109,6 +112,7 @@ class PlanHealth(msgspec.Struct, frozen=True):
     unresolved: int
     stand_ins: int
     capacity: int
+    usable_capacity: int
     utilisation_percent: dict[str, float]
     nearly_full: tuple[str, ...]
     away: tuple[str, ...]
@@ -122,6 +126,7 @@ class RebalanceHealth(msgspec.Struct, frozen=True):
     run_at: Time | None
     added: int
     removed: int
+    left_out: int
     unpriced: tuple[str, ...]
     unknown: tuple[str, ...]
     error: str | None
@@ -135,6 +140,7 @@ class Health(msgspec.Struct, frozen=True):
     subscriptions: PlanHealth
     rebalancer: RebalanceHealth
     mock_market: MockMarketView
+    calendar: CalendarHealth
 
 
 def readiness(status: ServiceStatus) -> Readiness:
@@ -142,7 +148,9 @@ def readiness(status: ServiceStatus) -> Readiness:
     accounts = {name: status.account_is_live(name) for name in status.account_ids}
     instruments = status.instruments.loaded_at is not None
     redis = status.publisher.connected and status.publisher.circuit == "closed"
-    database = status.database.available if status.database else None
+    database = None
+    if status.database:  # tables that are not in force are as good as none
+        database = status.database.available and not status.plan.is_store_replaced
     return Readiness(
         ready=instruments
         and redis
@@ -184,8 +192,11 @@ def health_summary(status: ServiceStatus, now: float) -> Health:
     """What ``/health`` says at ``now``, UNIX seconds."""
     accounts = [account_health(status, name) for name in status.account_ids]
     ready = readiness(status)
-    is_well = ready.ready and all(
-        account.live or status.account_is_idle(account.account_id) for account in accounts
+    calendar = calendar_health(status.mock_market.calendar_ends_at, now)
+    is_well = (
+        ready.ready
+        and calendar.status == "ok"
+        and all(account.live or status.account_is_idle(account.account_id) for account in accounts)
     )
     return Health(
         status="ok" if is_well else "degraded",
@@ -205,6 +216,7 @@ def health_summary(status: ServiceStatus, now: float) -> Health:
         subscriptions=_plan_health(status),
         rebalancer=_rebalance_health(status),
         mock_market=view_mock_market(status.mock_market),
+        calendar=calendar,
     )
 
 
@@ -245,6 +257,7 @@ def _registry_health(status: ServiceStatus) -> RegistryHealth:
 
 def _plan_health(status: ServiceStatus) -> PlanHealth:
     plan = status.plan
+    able = sum(_is_valid(account) for account in status.accounts)
     return PlanHealth(
         wanted=plan.wanted,
         planned=plan.planned,
@@ -252,6 +265,7 @@ def _plan_health(status: ServiceStatus) -> PlanHealth:
         unresolved=plan.unresolved,
         stand_ins=plan.stand_ins,
         capacity=plan.capacity,
+        usable_capacity=plan.capacity * able // max(len(status.accounts), 1),
         utilisation_percent=dict(plan.utilisation_percent),
         nearly_full=plan.nearly_full,
         away=plan.away,
@@ -266,6 +280,7 @@ def _rebalance_health(status: ServiceStatus) -> RebalanceHealth:
         run_at=_iso(rebalance.run_at),
         added=rebalance.added,
         removed=rebalance.removed,
+        left_out=rebalance.left_out,
         unpriced=rebalance.unpriced,
         unknown=rebalance.unknown,
         error=rebalance.error,

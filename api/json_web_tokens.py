@@ -18,7 +18,10 @@ from ticker.settings import is_loopback
 from ticker.stores.api_keys import Scope
 
 KEYS_LIFETIME_S: Final = 3600.0
-"""Keys older than this are fetched again: one that the issuer withdrew works no longer."""
+"""Keys older than this are not used: one that the issuer withdrew works no longer."""
+KEYS_REFRESH_S: Final = KEYS_LIFETIME_S / 2
+"""Keys older than this are fetched again, so that an outage of the issuer is noticed by nobody
+unless it lasts."""
 REFETCH_SPACING_S: Final = 30.0
 """At most one fetch in this time, however many tokens name keys that nobody has heard of."""
 FETCH_TIMEOUT_S: Final = 5.0
@@ -64,7 +67,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 class JsonWebTokens:
-    """Verifies tokens; the issuer's keys are kept for an hour."""
+    """Verifies tokens; the issuer's keys are kept for an hour, and fetched anew in good time."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, *, issuer: str, audience: str) -> None:
         self._client = client
@@ -98,11 +101,12 @@ class JsonWebTokens:
         return _user(claims)
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
-        if self._needs_fetch(key_id):
+        is_urgent = key_id not in self._keys or self._age_s() >= KEYS_LIFETIME_S
+        if self._needs_fetch(key_id) and (is_urgent or not self._fetching.locked()):
             async with self._fetching:
                 if self._needs_fetch(key_id):  # another request may have fetched meanwhile
                     await self._fetch()
-        if trio.current_time() - self._fetched_at >= KEYS_LIFETIME_S:
+        if self._age_s() >= KEYS_LIFETIME_S:
             raise ProblemError(
                 503, "the keys that tokens are checked with cannot be had", headers=_RETRY
             )
@@ -112,9 +116,11 @@ class JsonWebTokens:
         return key
 
     def _needs_fetch(self, key_id: str) -> bool:
-        now = trio.current_time()
-        stale = now - self._fetched_at >= KEYS_LIFETIME_S or key_id not in self._keys
-        return stale and now - self._tried_at >= REFETCH_SPACING_S
+        is_stale = self._age_s() >= KEYS_REFRESH_S or key_id not in self._keys
+        return is_stale and trio.current_time() - self._tried_at >= REFETCH_SPACING_S
+
+    def _age_s(self) -> float:
+        return trio.current_time() - self._fetched_at
 
     async def _fetch(self) -> None:
         self._tried_at = trio.current_time()

@@ -41,6 +41,15 @@ class MarketStatus(msgspec.Struct, frozen=True):
     segments: dict[str, SegmentStatus]
 
 
+class CalendarHealth(msgspec.Struct, frozen=True):
+    """``status``: ``ok``, or ``ended``: from ``known_until`` on nobody knows when the markets of
+    what is carried trade, and the mock market is silent.
+    """
+
+    status: str
+    known_until: Time | None
+
+
 def create_market_blueprint(
     wall_clock: Callable[[], float], market_hours_file: Path | None = None
 ) -> Blueprint:
@@ -66,9 +75,17 @@ def market_summary(now: dt.datetime, path: Path | None = None) -> MarketStatus:
     return MarketStatus(
         at=now.isoformat(timespec="seconds"),
         date=day,
-        covered_until=last_covered_day(path),
+        covered_until=last_covered_day(now, segments(path), path),
         segments={name: _segment_status(name, day, now, path) for name in segments(path)},
     )
+
+
+def calendar_health(ends_at: float | None, now: float) -> CalendarHealth:
+    """What ``/health`` says of the calendar. ``ends_at``: see ``MockMarketStatus``."""
+    if ends_at is None:
+        return CalendarHealth("ok", None)
+    known_until = dt.datetime.fromtimestamp(ends_at, dt.UTC)
+    return CalendarHealth("ended" if ends_at <= now else "ok", _iso(known_until))
 
 
 def _segment_status(

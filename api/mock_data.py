@@ -16,6 +16,7 @@ from ticker.errors import ConfigurationError
 from ticker.latest import Latest
 from ticker.messages import MarketPhase
 from ticker.mock_market.status import MockMarketStatus
+from ticker.mock_market.switch import MockSwitch
 from ticker.settings import Settings
 from ticker.status import ServiceStatus
 from ticker.stores.runtime_settings import RuntimeSettings
@@ -62,7 +63,7 @@ class MockMarketView(msgspec.Struct, frozen=True):
 
 
 class MockDataStatus(msgspec.Struct, frozen=True):
-    """``last_toggled``, ``toggled_by``: since this start; None: never."""
+    """``last_toggled``, ``toggled_by``: over this API, before a restart too; None: never."""
 
     mock_data_enabled: bool
     last_toggled: Time | None
@@ -74,7 +75,7 @@ class MockDataStatus(msgspec.Struct, frozen=True):
 
 
 def create_mock_data_blueprint(
-    enabled: Latest[bool],
+    switch: Latest[MockSwitch],
     kept: RuntimeSettings,
     status: ServiceStatus,
     settings: Settings,
@@ -82,14 +83,10 @@ def create_mock_data_blueprint(
 ) -> Blueprint:
     """Switch the mock market on and off. ``kept``: where that outlives a restart."""
     blueprint = Blueprint("mock_data", __name__)
-    toggled: list[tuple[str, str]] = []  # at most one: when, by whom
 
-    async def switch(to: Literal[True, False]) -> Switched:
-        who = caller().name
-        await kept.save(SETTING, to, by=who)  # first, or a restart would undo it
-        enabled.set(to)
-        at = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
-        toggled[:] = [(at.isoformat(timespec="milliseconds"), who)]
+    async def turn(to: Literal[True, False]) -> Switched:
+        saved = await kept.save(SETTING, to, by=caller().name)  # first, or a restart would undo it
+        switch.set(MockSwitch(to, saved.at, saved.by))
         said = "on outside market hours" if to else "off: silence outside market hours"
         if settings.is_mock:
             said = f"not needed: this market is simulated and never closes. Kept: {to}"
@@ -100,26 +97,26 @@ def create_mock_data_blueprint(
     @operation()
     async def enable() -> Switched:
         """Let the mock market speak outside market hours."""
-        return await switch(True)
+        return await turn(True)
 
     @blueprint.post("/advanced/mock-data/disable")
     @requires("admin")
     @operation()
     async def disable() -> Switched:
         """Keep silent outside market hours."""
-        return await switch(False)
+        return await turn(False)
 
     @blueprint.get("/advanced/mock-data/status")
     @requires("read")
     @operation()
     async def mock_status() -> MockDataStatus:
         """The switch, and what the mock market does."""
-        at, who = toggled[0] if toggled else (None, None)
+        newest = switch.value
         hours, is_open = _hours(wall_clock(), settings.market_hours_file)
         return MockDataStatus(
-            mock_data_enabled=enabled.value,
-            last_toggled=at,
-            toggled_by=who,
+            mock_data_enabled=newest.is_on,
+            last_toggled=newest.at.isoformat(timespec="milliseconds") if newest.at else None,
+            toggled_by=newest.by,
             market_hours=hours,
             is_market_hours=is_open,
             mock_config=MockConfig(

@@ -1,9 +1,10 @@
 """The API's OpenAPI 3.1 document, made from the routes' own signatures."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from quart import Quart
@@ -29,13 +30,15 @@ _ALL_HEADERS: Final = {
     "RateLimit": "Requests left, and seconds until all are allowed again.",
 }
 _EVERYWHERE: Final = (422, 429, 431, 500, 503)
+_TEXTS: Final = frozenset({"summary", "description"})
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 DESCRIPTION: Final = """\
 Steers the ticker: which instruments are streamed over which accounts, and what is known of them.
 
 Errors are problem documents (RFC 9457) whose `errors` name the fields at fault. Every answer
-carries `X-Request-ID`. Times are UTC unless they carry an offset; prices are in rupees."""
+carries `X-Request-ID`. Times are answered with their offset; `/history` alone takes one without,
+as India's. Dates are India's; prices are in rupees."""
 
 
 def _any_schema(kind: type) -> Json:
@@ -68,7 +71,7 @@ def create_document(app: Quart) -> Json:
     queries = {route.described.query for route in routes if route.described.query}
     for query in queries:  # it stands in each route as parameters
         components.pop(query.__name__, None)
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": "ticker", "version": "1", "description": DESCRIPTION},
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -76,6 +79,23 @@ def create_document(app: Quart) -> Json:
         "tags": [{"name": name} for name in sorted({route.name for route in routes})],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY},
+    }
+    return cast("Json", _marked_down(document))
+
+
+def _marked_down(part: Any) -> Any:
+    """Docstrings as the CommonMark that such a document holds: one backtick, and no indent."""
+    if isinstance(part, list):
+        return [_marked_down(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: (
+            inspect.cleandoc(value).replace("``", "`")
+            if name in _TEXTS and isinstance(value, str)
+            else _marked_down(value)
+        )
+        for name, value in part.items()
     }
 
 

@@ -23,6 +23,7 @@ import msgspec
 import trio
 from quart import Response, request
 
+from api.field_errors import explain, show_name
 from api.problems import FieldError, Headers, ProblemError
 
 T = TypeVar("T")
@@ -34,16 +35,27 @@ DEADLINE_S: Final = 10.0
 when PostgreSQL is frozen, the answer is 503 within this."""
 
 _OPERATION: Final = "__api_operation__"
-_FIELD: Final = re.compile(r"(?:(?:required|unknown) field `([^`]+)`)|(?: - at `\$(.*)`)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 InstrumentToken = Annotated[
     int, msgspec.Meta(ge=1, le=2**32 - 1, description="The broker's number of an instrument.")
 ]
-AccountId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}$(?!\n)")]
-"""``$`` alone would let a line feed pass at the end."""
-Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,100}$(?!\n)")]
+AccountId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9_-]{1,50}$(?!\n)",
+        extra={"words": "a text of 1 to 50 letters, digits, _ and -"},
+    ),
+]
+"""``$`` alone would let a line feed pass at the end. ``words`` are for whoever sent another."""
+Text = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[^\x00-\x1f\x7f]{1,100}$(?!\n)",
+        extra={"words": "a text of 1 to 100 characters on one line"},
+    ),
+]
 """A short text on one line."""
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 
@@ -179,7 +191,7 @@ def _convert(path: Mapping[str, object], name: str, kind: Any) -> Any:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error, name) from None
+        raise _refusal(explain(error, kind, name=name, is_text=True)) from None
 
 
 def _read_query(kind: type[msgspec.Struct] | None) -> msgspec.Struct | None:
@@ -187,52 +199,61 @@ def _read_query(kind: type[msgspec.Struct] | None) -> msgspec.Struct | None:
     for name, value in request.args.items(multi=True):
         _refuse_control(name, value)
         if name in given:
-            raise _field_problem(name, "is given more than once")
+            raise _field_problem(show_name(name), "is given more than once")
         if value.lower() == "null":  # which msgspec would take for None
-            raise _field_problem(name, "has no value: leave it out")
+            raise _field_problem(show_name(name), "has no value: leave it out")
         given[name] = value
     if kind is None:
         if given:
-            raise _field_problem(next(iter(given)), "is not a parameter of this route")
+            name = show_name(next(iter(given)))
+            raise _field_problem(name, "is not known here: this route has no parameters")
         return None
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _refusal(explain(error, kind, is_text=True)) from None
 
 
 async def _read_body(kind: type[msgspec.Struct]) -> msgspec.Struct:
-    if request.mimetype != JSON:
-        raise ProblemError(415, f"the body has to be {JSON}")
+    _require_json()
     raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
     if b"\\u0000" in raw:  # JSON can hold a NUL in this way only, and PostgreSQL in none
-        raise _field_problem("", "a text has a NUL in it")
+        raise _field_problem("", "has a text with a NUL in it, which nothing here can hold")
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _refusal(explain(error, kind)) from None
     except msgspec.DecodeError as error:
-        raise ProblemError(400, f"the body is not JSON: {error}") from None
+        says = str(error).removeprefix("JSON is malformed: ") if raw else "it is empty"
+        raise ProblemError(400, f"the body is not JSON: {says}") from None
+    except UnicodeDecodeError:
+        raise ProblemError(400, "the body is not JSON: a text in it is not UTF-8") from None
     except RecursionError:
         raise ProblemError(400, "the body is nested too deeply") from None
+
+
+def _require_json() -> None:
+    """JSON is UTF-8 (RFC 8259), and nothing here unpacks a body."""
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype != JSON or charset not in {"utf-8", "utf8", "us-ascii"}:
+        raise ProblemError(415, f"the body has to be {JSON}, in UTF-8: Content-Type has to say so")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ProblemError(
+            415, "the body has to come unpacked", headers=(("Accept-Encoding", "identity"),)
+        )
 
 
 def _refuse_control(name: str, text: str) -> None:
     """PostgreSQL takes no NUL in a text; nothing that we look up has a line feed in it."""
     if _CONTROL.search(text):
-        raise _field_problem(_CONTROL.sub("?", name), "has control characters in it")
-
-
-def _invalid(error: msgspec.ValidationError, name: str = "") -> ProblemError:
-    """The first thing that does not fit, with the name of its field."""
-    message = str(error)
-    found = _FIELD.search(message)
-    field = ((found[1] or found[2]) if found else None) or name
-    message = re.sub(r" - at `\$.*`$", "", message)
-    return _field_problem(field.removeprefix("."), message)
+        raise _field_problem(show_name(name), "has control characters in it")
 
 
 def _field_problem(field: str, message: str) -> ProblemError:
-    detail = f"{field}: {message}" if field else message
-    errors = (FieldError(field, message),)
-    return ProblemError(422, detail, kind="invalid-request", errors=errors)
+    return _refusal(FieldError(field, message))
+
+
+def _refusal(error: FieldError) -> ProblemError:
+    """The first thing that does not fit."""
+    detail = f"{error.field or 'the body'} {error.message}"
+    return ProblemError(422, detail, kind="invalid-request", errors=(error,))

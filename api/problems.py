@@ -70,7 +70,7 @@ _KINDS: Final = (
         404,
         "Unknown instrument",
         "No instrument of today has this token or symbol. Tokens of derivatives change hands after "
-        "an expiry: look the contract up with GET /instruments.",
+        "an expiry: look the contract up with GET /instruments, or with its day if it is gone.",
     ),
     ProblemKind(
         "unknown-account",
@@ -120,6 +120,13 @@ _KINDS: Final = (
         "broker-unreachable", 502, "Broker unreachable", "The broker gave no usable answer."
     ),
     ProblemKind(
+        "broker-timeout",
+        504,
+        "Broker too slow",
+        "The broker did not answer in time. A read was asked for again as often as time allowed; a "
+        "login may have taken effect there, and is to be begun anew.",
+    ),
+    ProblemKind(
         "broker-refused", 502, "Broker refused", "The broker answered the call with an error."
     ),
     ProblemKind(
@@ -150,6 +157,7 @@ _OF_ERRORS: Final[Mapping[type[errors.TickerError], str]] = MappingProxyType(
         errors.ConfigurationError: "not-configured",
         errors.StoreError: "store-unavailable",
         errors.BrokerBusyError: "broker-busy",
+        errors.BrokerTimeoutError: "broker-timeout",
         errors.BrokerUnreachableError: "broker-unreachable",
         errors.BrokerResponseError: "broker-refused",
     }
@@ -211,10 +219,12 @@ def answer_error(error: Exception) -> Response:
         return problem(error)
     if isinstance(error, HTTPException):
         return _http_problem(error)
-    described = describe_error(error) if isinstance(error, errors.TickerError) else None
-    if described is not None:
+    log = structlog.get_logger()
+    if isinstance(error, errors.TickerError) and (described := describe_error(error)) is not None:
+        if error.detail:
+            log.warning("request_refused", error=str(error), detail=error.detail)
         return problem(described)
-    structlog.get_logger().error("request_failed", exc_info=error)
+    log.error("request_failed", exc_info=error)
     detail = "The request could not be handled; the service's log says why."
     return problem(ProblemError(500, detail))
 
@@ -228,6 +238,18 @@ def _path() -> Mapping[str, object]:
     return request.view_args or {}
 
 
+_PLAIN: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        400: "the request cannot be understood",
+        404: "there is nothing at this path: /docs tells every route",
+        405: "this path does not take this method: Allow names those that it takes",
+        408: "the body did not arrive in time",
+        413: "the body is longer than this service takes",
+    }
+)
+"""The framework's words are for a person who typed a URL."""
+
+
 def _http_problem(error: HTTPException) -> Response:
     if error.response is not None:
         return problem(ProblemError(error.response.status_code, "Not available here."))
@@ -235,7 +257,7 @@ def _http_problem(error: HTTPException) -> Response:
     headers = tuple(
         (name, value) for name, value in error.get_headers() if name.lower() not in kept
     )
-    detail = error.description or error.name
+    detail = _PLAIN.get(error.code or 500) or error.description or error.name
     return problem(ProblemError(error.code or 500, detail, headers=headers))
 
 

@@ -76,9 +76,15 @@ async def serve_api(
         task_status.started(binds[0])
 
 
+def require_address(host: str, port: int) -> None:
+    """Raise ConfigurationError if ``serve_api`` could not listen there at this moment."""
+    _listen(host, port).close()
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        reason = (error.strerror or str(error)).partition(" (while ")[0]  # it repeats the address
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}") from None

@@ -1,7 +1,8 @@
 """``/subscriptions``: what is streamed, and whether a change of it has taken effect."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from api.operations import AccountId, Answer, InstrumentToken, Query, Text, Time
 from api.paging import next_page
 from ticker.errors import InvalidRequestError, UnknownItemError
 from ticker.planning.reloads import Reloads, ReloadState
-from ticker.planning.subscriptions import SubscriptionRequest, Subscriptions
+from ticker.planning.subscriptions import Changed, SubscriptionRequest, Subscriptions
 from ticker.stores.subscriptions import (
     Mode,
     Origin,
@@ -62,7 +63,13 @@ class BulkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unsubscribe: Annotated[list[InstrumentToken], msgspec.Meta(max_length=BULK_MAX)] = []
 
 
-class ChangedSubscription(SubscriptionRow, frozen=True, kw_only=True):
+class PlacedSubscription(SubscriptionRow, frozen=True, kw_only=True):
+    """A subscription. ``unplaced``: active, but no account had room for it at the last reload."""
+
+    unplaced: bool
+
+
+class ChangedSubscription(PlacedSubscription, frozen=True, kw_only=True):
     """A subscription, and the reload with which it takes effect."""
 
     reload_id: str
@@ -71,8 +78,8 @@ class ChangedSubscription(SubscriptionRow, frozen=True, kw_only=True):
 class BulkChange(msgspec.Struct, frozen=True):
     """The rows that changed, and the reload with which they take effect; None: nothing did."""
 
-    subscribed: list[SubscriptionRow]
-    unsubscribed: list[SubscriptionRow]
+    subscribed: list[PlacedSubscription]
+    unsubscribed: list[PlacedSubscription]
     reload_id: str | None
 
 
@@ -105,7 +112,7 @@ def create_subscriptions_blueprint(subscriptions: Subscriptions, reloads: Reload
     @blueprint.get("/subscriptions")
     @requires("read")
     @operation(headers=PAGE_HEADERS)
-    async def find_subscriptions(query: SubscriptionQuery) -> Answer[list[SubscriptionRow]]:
+    async def find_subscriptions(query: SubscriptionQuery) -> Answer[list[PlacedSubscription]]:
         """Subscriptions by token, page by page.
 
         Pages follow by `offset`, or by `after`, the last token of the page before.
@@ -127,15 +134,18 @@ def create_subscriptions_blueprint(subscriptions: Subscriptions, reloads: Reload
         headers = [("X-Total-Count", str(total))]
         if len(rows) == query.limit:
             headers.append(("Link", next_page(query, after=rows[-1].instrument_token)))
-        return Answer(rows, headers=tuple(headers))
+        return Answer(_place(rows, subscriptions.unplaced), headers=tuple(headers))
 
     @blueprint.post("/subscriptions")
     @requires("trade")
     @operation(status=201, problems=(404, 409))
     async def subscribe(body: NewSubscriptionBody) -> ChangedSubscription:
-        """Subscribe to an instrument, or change its mode or account."""
+        """Subscribe to an instrument, or change its mode or account.
+
+        Refused only when what users asked for fills the accounts: the rest gives way.
+        """
         changed = await subscriptions.subscribe([_request(body)])
-        return _changed(changed.rows[0], changed.reload_id)
+        return _changed(changed, subscriptions.unplaced)
 
     @blueprint.delete("/subscriptions/<int:instrument_token>")
     @requires("trade")
@@ -143,7 +153,7 @@ def create_subscriptions_blueprint(subscriptions: Subscriptions, reloads: Reload
     async def unsubscribe(instrument_token: InstrumentToken) -> ChangedSubscription:
         """End a subscription: its row stays, inactive."""
         changed = await subscriptions.unsubscribe([instrument_token])
-        return _changed(changed.rows[0], changed.reload_id)
+        return _changed(changed, subscriptions.unplaced)
 
     @blueprint.post("/subscriptions/bulk")
     @requires("trade")
@@ -160,8 +170,8 @@ def create_subscriptions_blueprint(subscriptions: Subscriptions, reloads: Reload
         added = await subscriptions.subscribe(wanted) if wanted else None
         last = added or removed
         return BulkChange(
-            subscribed=list(added.rows) if added else [],
-            unsubscribed=list(removed.rows) if removed else [],
+            subscribed=_place(added.rows if added else (), subscriptions.unplaced),
+            unsubscribed=_place(removed.rows if removed else (), subscriptions.unplaced),
             reload_id=last.reload_id if last else None,
         )
 
@@ -192,15 +202,34 @@ def _request(body: NewSubscriptionBody) -> SubscriptionRequest:
 
 
 def _refuse_repeats(body: BulkBody) -> None:
-    tokens = [row.instrument_token for row in body.subscribe]
-    if len(set(tokens)) < len(tokens):
-        raise InvalidRequestError("a token is in it twice", field="subscribe")
-    if not set(tokens).isdisjoint(body.unsubscribe):
-        raise InvalidRequestError("a token is on both sides", field="unsubscribe")
+    counted = Counter(row.instrument_token for row in body.subscribe)
+    for token, times in counted.items():
+        if times > 1:
+            raise InvalidRequestError(f"{token} is in it {times} times", field="subscribe")
+    for token in body.unsubscribe:
+        if token in counted:
+            raise InvalidRequestError(f"{token} is in subscribe too", field="unsubscribe")
 
 
-def _changed(row: SubscriptionRow, reload_id: str) -> ChangedSubscription:
-    return ChangedSubscription(**msgspec.structs.asdict(row), reload_id=reload_id)
+def _place(rows: Iterable[SubscriptionRow], unplaced: Collection[int]) -> list[PlacedSubscription]:
+    return [
+        PlacedSubscription(**msgspec.structs.asdict(row), unplaced=_is_unplaced(row, unplaced))
+        for row in rows
+    ]
+
+
+def _changed(changed: Changed, unplaced: Collection[int]) -> ChangedSubscription:
+    """The answer to a change of one row."""
+    (row,) = changed.rows
+    return ChangedSubscription(
+        **msgspec.structs.asdict(row),
+        unplaced=_is_unplaced(row, unplaced),
+        reload_id=changed.reload_id,
+    )
+
+
+def _is_unplaced(row: SubscriptionRow, unplaced: Collection[int]) -> bool:
+    return row.status == "active" and row.instrument_token in unplaced
 
 
 def _reload(state: ReloadState) -> Reload:

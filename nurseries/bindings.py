@@ -33,7 +33,10 @@ from ticker.accounts.sessions import Session
 from ticker.calendar.market_hours import market_date
 from ticker.calendar.tick_expectation import expects_ticks
 from ticker.calendar.trading_hours import TradingHours
+from ticker.history.candles import load_range
+from ticker.history.range import Span
 from ticker.instruments.registry import Instrument
+from ticker.kite.rest import Brokers
 from ticker.kite.text import ServerText
 from ticker.messages import ConnectionId, Event, Frame, SnapshotBatch
 from ticker.metrics import Metrics
@@ -43,7 +46,6 @@ from ticker.planning.levels import read_arrivals, read_levels
 from ticker.planning.strikes import quote_keys
 from ticker.settings import DEFAULT_REDIS_URL
 from ticker.status import ServiceStatus
-from ticker.stores.database import DatabaseStatus
 
 SendFrames = trio.MemorySendChannel[Frame]
 SendEvents = trio.MemorySendChannel[Event]
@@ -98,7 +100,7 @@ def bind_tasks(parts: Parts, status: ServiceStatus, metrics: Metrics, tap: Tap) 
             stores.database,
             migrated=desired.migrated,
             market="simulated" if settings.is_mock else "real",
-            report=partial(_report_database, status, metrics),
+            report=status.report_database,
         ),
         keep_accounts=partial(
             keep_accounts,
@@ -107,6 +109,7 @@ def bind_tasks(parts: Parts, status: ServiceStatus, metrics: Metrics, tap: Tap) 
             store=stores.accounts,
             migrated=desired.migrated,
             changes=desired.account_changes,
+            require_same_store=stores.origin.require_same,
             report=status.report_accounts,
             metrics=metrics.control,
             wall_clock=parts.wall_clock,
@@ -125,7 +128,7 @@ def _bind_steering(parts: Parts, status: ServiceStatus, metrics: Metrics) -> Map
             restore_switch,
             stores.runtime_settings,
             MOCK_SWITCH,
-            desired.mock_enabled,
+            desired.mock_switch,
             desired.migrated,
         ),
         "refresh_instruments": partial(
@@ -147,6 +150,7 @@ def _bind_steering(parts: Parts, status: ServiceStatus, metrics: Metrics) -> Map
             policy=create_rebalance_policy(settings),
             read_levels=partial(read_levels, board),
             load_spots=partial(_load_spots, parts),
+            count_places=lambda: len(desired.sessions.value) * settings.account_capacity,
             report=status.report_rebalance,
             wall_clock=clock,
         ),
@@ -158,6 +162,7 @@ def _bind_steering(parts: Parts, status: ServiceStatus, metrics: Metrics) -> Map
             desired.sessions,
             desired.plans,
             parts.reloads,
+            require_same_store=stores.origin.require_same,
             feeds=lambda: status.feeds,
             read_arrivals=partial(read_arrivals, board),
             policy=create_reload_policy(settings),
@@ -175,14 +180,6 @@ def _bind_steering(parts: Parts, status: ServiceStatus, metrics: Metrics) -> Map
             wall_clock=clock,
         ),
     }
-
-
-def _report_database(status: ServiceStatus, metrics: Metrics, newest: DatabaseStatus) -> None:
-    status.report_database(newest)
-    metrics.control.database_up.set(newest.available)
-    metrics.control.pool.labels("size").set(newest.pool_size)
-    metrics.control.pool.labels("in_use").set(newest.in_use)
-    metrics.control.pool.labels("waiting").set(newest.waiting)
 
 
 async def _stream_accounts(
@@ -234,10 +231,12 @@ async def _run_mock_market(
 ) -> None:
     settings, desired = parts.settings, parts.desired
     market = create_mock_market(settings)
+    hours = TradingHours(lambda: desired.registry.value, settings.market_hours_file)
     seeder = Seeder(
         market,
         load_newest=parts.engine.newest,
-        load_candle=partial(_load_candle, parts),
+        last_session=hours.last_session,
+        load_candle=partial(load_candle, parts.brokers),
         load_quotes=partial(_load_last_prices, parts),
         wall_clock=parts.wall_clock,
     )
@@ -248,8 +247,8 @@ async def _run_mock_market(
         seeder=seeder,
         registry=desired.registry,
         wanted=lambda: desired.plans.value.tokens(),
-        hours=TradingHours(lambda: desired.registry.value, settings.market_hours_file),
-        enabled=desired.mock_enabled,
+        hours=hours,
+        switch=desired.mock_switch,
         metrics=metrics.control,
         report=status.report_mock_market,
         wall_clock=parts.wall_clock,
@@ -270,14 +269,12 @@ async def _load_last_prices(parts: Parts, keys: Sequence[str]) -> Mapping[str, f
     return await parts.brokers.ask(lambda broker: broker.load_last_prices(keys))
 
 
-async def _load_candle(
-    parts: Parts, instrument: Instrument, since: float, until: float
+async def load_candle(
+    brokers: Brokers, instrument: Instrument, since: float, until: float
 ) -> float | None:
-    """The close of the newest minute between two UNIX times."""
-    since_at, until_at = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (since, until))
-    candles = await parts.brokers.ask(
-        lambda broker: broker.load_candles(
-            instrument.instrument_token, "minute", since_at, until_at
-        )
-    )
+    """The close of the newest minute that opens between two UNIX times, before the second."""
+    # the broker includes both ends, and what opens as trading ends is the auction's
+    since_at, until_at = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (since, until - 1))
+    span = Span(since_at, until_at)
+    candles = await load_range(brokers, instrument.instrument_token, "minute", span)
     return float(candles.close[-1]) if len(candles) else None

@@ -16,21 +16,25 @@ from ticker.accounts.sessions import Sessions
 from ticker.calendar.trading_hours import TradingHours
 from ticker.control_metrics import ControlMetrics
 from ticker.engine import Engine, create_engine
+from ticker.errors import BrokerError, BrokerResponseError
 from ticker.history.reference_bars import ReferenceBars
 from ticker.instruments.refreshes import Refreshes
 from ticker.instruments.registry import InstrumentRegistry
-from ticker.kite.calls import RestPolicy
+from ticker.kite.calls import TOO_MANY, Call, RestPolicy
+from ticker.kite.error_kinds import error_kind
 from ticker.kite.rest import Brokers, open_brokers
 from ticker.latest import Latest
 from ticker.mock_market.gate import MockGate
+from ticker.mock_market.switch import MockSwitch
 from ticker.planning.plan import Plan
 from ticker.planning.reloads import Reloads
 from ticker.settings import DEFAULT_DATABASE_URL, Settings
 from ticker.stores.accounts import AccountStore
 from ticker.stores.api_keys import ApiKeyStore
-from ticker.stores.database import Database, open_database
+from ticker.stores.database import Database, Outcome, open_database
 from ticker.stores.instruments import InstrumentStore
 from ticker.stores.minute_bars import MinuteBarStore
+from ticker.stores.origin import StoreOrigin
 from ticker.stores.runtime_settings import RuntimeSettings
 from ticker.stores.subscription_index import SubscriptionIndex
 from ticker.stores.subscriptions import SubscriptionStore
@@ -43,7 +47,7 @@ class Desired:
     sessions: Latest[Sessions]  # keep_accounts
     registry: Latest[InstrumentRegistry]  # refresh_instruments
     plans: Latest[Plan]  # reload
-    mock_enabled: Latest[bool]  # the API
+    mock_switch: Latest[MockSwitch]  # the API, restore_switch
     account_changes: Latest[int]  # the API: the table of accounts is to be read
     migrated: trio.Event = field(default_factory=trio.Event)  # keep_store
 
@@ -54,7 +58,7 @@ def create_desired(settings: Settings) -> Desired:
         sessions=Latest({}),
         registry=Latest(InstrumentRegistry(())),
         plans=Latest(Plan({})),
-        mock_enabled=Latest(settings.enable_mock_data),
+        mock_switch=Latest(MockSwitch(settings.enable_mock_data)),
         account_changes=Latest(0),
     )
 
@@ -71,6 +75,7 @@ class Stores:
     subscription_index: SubscriptionIndex
     minute_bars: MinuteBarStore
     runtime_settings: RuntimeSettings
+    origin: StoreOrigin
 
 
 def create_stores(
@@ -87,6 +92,7 @@ def create_stores(
         subscription_index=SubscriptionIndex(database),
         minute_bars=MinuteBarStore(database),
         runtime_settings=RuntimeSettings(database),
+        origin=StoreOrigin(database),
     )
 
 
@@ -123,7 +129,7 @@ async def open_parts(
             settings.database_url or DEFAULT_DATABASE_URL,
             create_database_policy(settings),
             wall_clock=wall_clock,
-            observe=lambda query, seconds: metrics.queries.labels(query).observe(seconds),
+            observe=partial(_observe_query, metrics),
         ) as database,
         open_brokers(
             settings.kite_api_root,
@@ -131,6 +137,7 @@ async def open_parts(
             policy=RestPolicy(),
             wall_clock=wall_clock,
             observe=partial(_observe_call, metrics),
+            on_error=partial(_count_error, metrics),
         ) as brokers,
     ):
         stores = create_stores(settings, database, wall_clock)
@@ -156,9 +163,22 @@ def _create_gate(settings: Settings, desired: Desired) -> MockGate | None:
     if settings.is_mock:
         return None  # a simulated market never closes
     hours = TradingHours(lambda: desired.registry.value, settings.market_hours_file)
-    return MockGate(hours.is_closed)
+    return MockGate(hours.is_closed, hours.closed_until)
+
+
+def _observe_query(
+    metrics: ControlMetrics, query_type: str, outcome: Outcome, seconds: float
+) -> None:
+    metrics.query_count.labels(query_type, outcome).inc()
+    metrics.queries.labels(query_type).observe(seconds)
 
 
 def _observe_call(metrics: ControlMetrics, endpoint: str, outcome: str, seconds: float) -> None:
     metrics.api_calls.labels(endpoint, outcome).inc()
     metrics.api_seconds.labels(endpoint).observe(seconds)
+
+
+def _count_error(metrics: ControlMetrics, account_id: str, call: Call, error: BrokerError) -> None:
+    metrics.api_errors.labels(call.endpoint, error_kind(error)).inc()
+    if isinstance(error, BrokerResponseError) and error.status == TOO_MANY:
+        metrics.rate_limited.labels(account_id, call.kind).inc()

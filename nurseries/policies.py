@@ -30,6 +30,7 @@ def create_publish_policy(settings: Settings) -> PublishPolicy:
         probe_interval_s=settings.redis_probe_interval_seconds,
         last_values=settings.redis_last_values,
         stream_max_length=settings.redis_stream_max_length,
+        mock_suffix=settings.mock_channel_suffix,
     )
 
 

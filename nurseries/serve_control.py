@@ -7,6 +7,7 @@ from api.app import Control, create_app
 from api.auth import Access
 from api.json_web_tokens import JsonWebTokens, open_json_web_tokens
 from api.server import serve_api
+from api.status_metrics import StatusCollector
 from nurseries.parts import Parts
 from ticker.accounts.desk import AccountDesk
 from ticker.accounts.logins import Logins
@@ -32,6 +33,15 @@ async def serve_control(
         status.draining = True
 
     settings = parts.settings
+    metrics.registry.register(
+        StatusCollector(
+            status=status,
+            brokers=parts.brokers,
+            sockets=settings.max_ws_connections_per_account,
+            tokens_per_socket=settings.max_instruments_per_ws_connection,
+            wall_clock=parts.wall_clock,
+        )
+    )
     async with open_json_web_tokens(
         settings.jwt_jwks_url, issuer=settings.jwt_issuer, audience=settings.jwt_audience
     ) as tokens:
@@ -61,6 +71,7 @@ def _create_app(
         ),
         per_minute=settings.api_rate_limit_per_minute,
         body_max=settings.api_body_max_bytes,
+        origins=settings.page_origins,
         wall_clock=parts.wall_clock,
         market_hours_file=settings.market_hours_file,
     )
@@ -82,18 +93,19 @@ def _create_control(parts: Parts) -> Control:
             registry=desired.registry,
             sessions=desired.sessions,
             reloads=parts.reloads,
-            account_capacity=settings.max_ws_connections_per_account
-            * settings.max_instruments_per_ws_connection,
+            account_capacity=settings.account_capacity,
             wall_clock=clock,
         ),
         reloads=parts.reloads,
         registry=desired.registry,
+        instruments=stores.instruments,
         refreshes=parts.refreshes,
         history=History(
             desired.registry,
             parts.brokers,
             parts.references,
             wall_clock=clock,
+            archive=stores.instruments,
             profile=Profile(settings.option_greeks_profile),
             interest_rate=settings.option_greeks_interest_rate,
             market_hours_file=settings.market_hours_file,
@@ -113,6 +125,6 @@ def _create_control(parts: Parts) -> Control:
             wall_clock=clock,
         ),
         api_keys=stores.api_keys,
-        mock_enabled=desired.mock_enabled,
+        mock_switch=desired.mock_switch,
         runtime_settings=stores.runtime_settings,
     )

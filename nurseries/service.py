@@ -74,7 +74,7 @@ async def run_service(
     """
     if not settings.is_mock:
         now = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
-        require_year(now, settings.market_hours_file)
+        require_year(now, settings.instrument_segments, settings.market_hours_file)
     async with open_parts(settings, metrics.control, wall_clock) as parts:
         structlog.get_logger().info("loading_kernels", note="compiled at the first start")
         await trio.to_thread.run_sync(parts.engine.warm_up, abandon_on_cancel=True)

@@ -221,8 +221,12 @@ async def reconcile(shard: Shard, socket: FeedSocket) -> None:
             current, wanted, tokens_per_message=shard.policy.tokens_per_message
         ):
             await socket.send(message)
+        shard.record.note_subscribed(
+            len(wanted),
+            added=len(wanted.keys() - current.keys()),
+            removed=len(current.keys() - wanted.keys()),
+        )
         current = wanted
-        shard.record.note_subscribed(len(current))
 
 
 async def _send_gap(shard: Shard, gap: Gap | None) -> None:

@@ -1,5 +1,5 @@
 """Prometheus metrics of what steers the feed: the database, the broker's REST side, accounts,
-subscriptions, the API and the mock market.
+reloads, the API and the mock market.
 """
 
 from typing import Final
@@ -30,13 +30,10 @@ class ControlMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.database_up = Gauge(
-            "database_up", "1 while PostgreSQL answers and takes writes", registry=registry
-        )
-        self.pool = Gauge(
-            "database_pool_connections",
-            "Connections: size, in_use; and calls waiting for one",
-            ("state",),
+        self.query_count = Counter(
+            "database_queries_total",
+            "Transactions, by outcome: success, rolled_back, busy, unavailable, cancelled",
+            ("query_type", "status"),
             registry=registry,
         )
 
@@ -53,6 +50,18 @@ class ControlMetrics:
             "One REST call to the broker, waiting for its turn not included",
             ("method",),
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self.api_errors = Counter(
+            "kite_api_errors_total",
+            "Attempts that failed, or were not made, by the broker's word or ours",
+            ("method", "error_type"),
+            registry=registry,
+        )
+        self.rate_limited = Counter(
+            "kite_api_rate_limit_exceeded_total",
+            "Calls that the broker refused as too many",
+            ("account_id", "endpoint_category"),
             registry=registry,
         )
         self.instruments = Gauge(
@@ -76,20 +85,6 @@ class ControlMetrics:
 
     def _subscriptions(self) -> None:
         registry = self._registry
-        self.active_subscriptions = Gauge(
-            "active_subscriptions_total", "Instruments wanted", registry=registry
-        )
-        self.unplaced = Gauge(
-            "subscriptions_unplaced",
-            "Instruments wanted that no account has room for",
-            registry=registry,
-        )
-        self.utilisation = Gauge(
-            "kite_websocket_total_capacity_utilization_percent",
-            "Instruments planned for the account, of those it can carry",
-            ("account_id",),
-            registry=registry,
-        )
         self.reloads = Counter(
             "subscription_reloads_total",
             "Reloads of the plan, by outcome",

@@ -13,6 +13,7 @@
     │       └── FeedThrottledError       429: slow down
     ├── BrokerError              RESTARTED likewise: the broker's REST side
     │   ├── BrokerUnreachableError   no usable HTTP answer
+    │   │   └── BrokerTimeoutError       none in time
     │   ├── BrokerBusyError          our own rate limit or circuit breaker lets no call through
     │   └── BrokerResponseError      the broker's error envelope
     ├── PublishError             ticks are CONFLATED and counted; the breaker says when to retry
@@ -30,6 +31,7 @@
     │   ├── ConflictError            there is one already
     │   └── InvalidRequestError      a value, or values together, that make no sense
     ├── OutputError              a command's own output cannot be written: one line, exit code 1
+    ├── RecordingDamagedError    what was whole of it has been replayed: one line, exit code 1
     └── ChildExitedError         a server that we started for ourselves ended: STOPS the process
 
 What is perishable is dropped or conflated, and counted. What holds a connection is restarted.
@@ -39,7 +41,15 @@ code 1, and the process manager starts the service into the same start-up path.
 
 
 class TickerError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose.
+
+    ``detail``, for logs and terminals alone, is what its text leaves out because anybody may be
+    shown that: where a file or a server is, and what it or its library said.
+    """
+
+    def __init__(self, *args: object, detail: str | None = None) -> None:
+        super().__init__(*args)
+        self.detail = detail
 
 
 class ConfigurationError(TickerError):
@@ -48,6 +58,10 @@ class ConfigurationError(TickerError):
 
 class OutputError(TickerError):
     """What a command has to say cannot be written."""
+
+
+class RecordingDamagedError(TickerError):
+    """A part of a recording could not be read."""
 
 
 class FeedError(TickerError):
@@ -90,6 +104,10 @@ class BrokerUnreachableError(BrokerError):
     """No usable HTTP answer: connection, timeout, 5xx or a body that is not the protocol's."""
 
 
+class BrokerTimeoutError(BrokerUnreachableError):
+    """No HTTP answer in time: the broker is silent, or its own gateway waited in vain."""
+
+
 class BrokerResponseError(BrokerError):
     """The broker answered with an error envelope.
 
@@ -118,7 +136,11 @@ class StoreError(TickerError):
 
 
 class StoreUnavailableError(StoreError):
-    """No usable answer: no connection, a deadline, a read-only or full server."""
+    """No usable answer: no connection, a deadline, a read-only or full server.
+
+    What the server or its library said is its ``detail``: it may name hosts, users, databases,
+    files and SQL.
+    """
 
 
 class RequestError(TickerError):

@@ -67,6 +67,8 @@ class FeedRecord:
         self._last_heartbeat = metrics.last_heartbeat.labels(*names)
         self._connected = metrics.connected
         self._reconnects = metrics.reconnects
+        self._subscriptions = metrics.subscriptions.labels(connection.account_id)
+        self._unsubscriptions = metrics.unsubscriptions.labels(connection.account_id)
         self._anomalies = metrics.wire_anomalies
         self._task_failures = metrics.task_failures.labels("stream_shard")
 
@@ -95,8 +97,10 @@ class FeedRecord:
         else:
             self._connected.labels(*names).set(state == "live")
 
-    def note_subscribed(self, tokens: int) -> None:
+    def note_subscribed(self, tokens: int, *, added: int, removed: int) -> None:
         """The socket has been asked for everything planned: so many instruments."""
+        self._subscriptions.inc(added)
+        self._unsubscriptions.inc(removed)
         self.subscribed = tokens
         self._restored = True
         self.report()

@@ -1,4 +1,6 @@
-"""Every Prometheus metric of the service, set from real events only.
+"""Every Prometheus metric of the service that an event sets, and the process's own.
+
+What only mirrors where the service stands is read when it is scraped: ``api/status_metrics.py``.
 
 One ``Metrics`` is built by the composition root and handed down; it owns its registry, so two
 services, or two tests, in one process do not share a counter. Labels are of low cardinality:
@@ -7,7 +9,14 @@ never a token, a symbol of an option or an order id.
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from ticker.control_metrics import ControlMetrics
 
@@ -31,6 +40,7 @@ class Metrics:
         self._publishing()
         self._feeds()
         self.control = ControlMetrics(self.registry)
+        ProcessCollector(registry=self.registry)
 
     def _accounting(self) -> None:
         """``decoded = published + conflated + dropped`` for each connection, when all is quiet."""
@@ -139,6 +149,12 @@ class Metrics:
             buckets=_SIZES,
             registry=registry,
         )
+        self.batch_fill = Gauge(
+            "tick_batch_fill_rate",
+            "Messages in the last published batch, of the most it may have: 0 to 1",
+            ("batch_type",),
+            registry=registry,
+        )
         self.batches_flushed = Counter(
             "tick_batches_flushed_total", "Batches published", ("batch_type",), registry=registry
         )
@@ -192,6 +208,18 @@ class Metrics:
         self.target_tokens = Gauge(
             "websocket_pool_target_tokens",
             "Instruments the plan wants",
+            ("account_id",),
+            registry=registry,
+        )
+        self.subscriptions = Counter(
+            "websocket_pool_subscriptions_total",
+            "Instruments subscribed to, those restored on a new socket included",
+            ("account_id",),
+            registry=registry,
+        )
+        self.unsubscriptions = Counter(
+            "websocket_pool_unsubscriptions_total",
+            "Instruments unsubscribed from",
             ("account_id",),
             registry=registry,
         )

@@ -17,10 +17,13 @@ from pydantic import (
 )
 
 from ticker.instruments.registry import TickMode
+from ticker.page_origins import LOCAL_ORIGINS, parse_origins
 
 BROKER_WS_ROOT: Final = "wss://ws.kite.trade"
 BROKER_API_ROOT: Final = "https://api.kite.trade"
 BROKER_LOGIN_ROOT: Final = "https://kite.zerodha.com"
+CALLBACK_PATH: Final = "/login/callback"
+"""The API's route that a login at the broker leads back to."""
 REAL_ENVIRONMENTS: Final = ("staging", "production", "prod", "live")
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
 DEFAULT_DATABASE_URL: Final = "postgresql://stocksblitz@localhost:5432/stocksblitz_unified"
@@ -52,6 +55,7 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
     )
 
+    env_file: Path | None = None  # which these settings were read from, if not from .env
     environment: Literal["dev", "test", "staging", "production", "prod", "live"] = "dev"
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
@@ -96,6 +100,7 @@ class Settings(BaseModel):
     api_key: SecretStr | None = None
     api_rate_limit_per_minute: int = Field(600, ge=1)
     api_body_max_bytes: int = Field(1_048_576, ge=1024)
+    cors_allowed_origins: tuple[str, ...] | None = None
     jwt_jwks_url: str | None = None
     jwt_issuer: str = "user_service"
     jwt_audience: str = "trading_platform"
@@ -173,6 +178,11 @@ class Settings(BaseModel):
             raise ValueError("must start with postgresql://")
         return value
 
+    @field_validator("cors_allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return parse_origins(value) if isinstance(value, (str, tuple, list)) else value
+
     @model_validator(mode="after")
     def _no_open_door(self) -> Self:
         if self.api_key_enabled:
@@ -214,6 +224,18 @@ class Settings(BaseModel):
         return not self.accounts and self.kite_accounts_file is None and self.database_url is None
 
     @property
+    def page_origins(self) -> tuple[str, ...]:
+        """The origins whose pages may call the API from a browser."""
+        if self.cors_allowed_origins is not None:
+            return self.cors_allowed_origins
+        return () if self.environment in REAL_ENVIRONMENTS else LOCAL_ORIGINS
+
+    @property
+    def account_capacity(self) -> int:
+        """How many instruments one account carries."""
+        return self.max_ws_connections_per_account * self.max_instruments_per_ws_connection
+
+    @property
     def is_mock(self) -> bool:
         """True if the feed is a simulator: the broker is never on a loopback address."""
         return is_loopback(urlsplit(self.kite_ws_root).hostname or "")
@@ -225,6 +247,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def without_passwords(url: str) -> str:
+    """The URL as it can be used by whoever knows its passwords, without these."""
+    parts = urlsplit(url)
+    shown = "&".join(
+        pair for pair in parts.query.split("&") if "password" not in pair.partition("=")[0]
+    )
+    # put together by hand: the library drops the slashes before a host that is empty
+    login, _, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    address = f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}"
+    return f"{address}?{shown}" if shown else address
 
 
 def _split_url(value: str) -> SplitResult:

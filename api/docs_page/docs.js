@@ -13,11 +13,13 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// What stands between backticks is code.
+function inline(text) {
+  return text.split("`").map((piece, at) => (at % 2 ? make("code", {}, piece) : piece));
+}
+
 function prose(text) {
-  return text.split(/\n\n+/).map((part) => {
-    const pieces = part.split(/`+/);
-    return make("p", {}, ...pieces.map((piece, at) => (at % 2 ? make("code", {}, piece) : piece)));
-  });
+  return text.split(/\n\n+/).map((part) => make("p", {}, ...inline(part)));
 }
 
 // A long path may go on in the next line after a slash.
@@ -91,7 +93,7 @@ function parameterRows(operation, all, inputs) {
     return make("tr", {},
       make("td", {}, name, make("br"), make("small", {}, parameter.in)),
       make("td", { className: "kind" }, kindOf(parameter.schema, all), make("br"),
-        parameter.description || ""),
+        ...inline(parameter.description || "")),
       make("td", {}, input));
   });
 }
@@ -160,7 +162,7 @@ function routeCard(path, method, operation, all) {
   const summary = make("summary", {},
     make("span", { className: `method ${method}` }, method.toUpperCase()),
     make("span", { className: "path" }, path),
-    make("span", { className: "said" }, operation.summary),
+    make("span", { className: "said" }, ...inline(operation.summary)),
     make("span", { className: "scope" }, operation["x-scope"] || "public"));
   const card = make("details", { className: "route", id: operation.operationId }, summary);
   card.addEventListener("toggle", () => {

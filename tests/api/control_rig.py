@@ -36,6 +36,7 @@ from ticker.kite.rest import Brokers, open_brokers
 from ticker.latest import Latest
 from ticker.messages import ConnectionId, FeedStatus
 from ticker.metrics import Metrics
+from ticker.mock_market.switch import MockSwitch
 from ticker.planning.reloads import Reloads
 from ticker.planning.status import PlanStatus
 from ticker.planning.subscriptions import Subscriptions
@@ -48,6 +49,7 @@ from ticker.status import EngineStatus, ServiceStatus
 from ticker.stores.accounts import AccountStore
 from ticker.stores.api_keys import ApiKeyStore
 from ticker.stores.database import Database
+from ticker.stores.instruments import InstrumentStore
 from ticker.stores.minute_bars import MinuteBarStore
 from ticker.stores.runtime_settings import RuntimeSettings
 from ticker.stores.subscription_index import SubscriptionIndex
@@ -66,6 +68,14 @@ class ControlRig:
     status: ServiceStatus
     sessions: Latest[Sessions]
     account: SimulatedAccount
+    broker_url: str
+
+    async def inject(self, **fault: object) -> None:
+        """Break the broker's REST calls, in this way only."""
+        async with httpx.AsyncClient(base_url=self.broker_url) as client:
+            (await client.delete("/_simulator/faults")).raise_for_status()
+            body = {"fault": "rest", **fault}
+            (await client.post("/_simulator/faults", json=body)).raise_for_status()
 
     async def log_in(self, url: str) -> str:
         """Do what a person does on the broker's page; where the browser is sent to."""
@@ -76,7 +86,10 @@ class ControlRig:
 
 @asynccontextmanager
 async def open_control(
-    *, database: Database | None = None, per_minute: int = 1_000_000
+    *,
+    database: Database | None = None,
+    per_minute: int = 1_000_000,
+    rest: RestPolicy | None = None,
 ) -> AsyncIterator[ControlRig]:
     """An app with everything behind it; one account, ``a0``, logged in at the simulator."""
     accounts = create_accounts(1, 1)
@@ -95,7 +108,7 @@ async def open_control(
             open_brokers(
                 address.rest_url,
                 sessions,
-                policy=RestPolicy(),
+                policy=rest or RestPolicy(),
                 wall_clock=time.time,
                 observe=partial(_observe, metrics.control),
             )
@@ -116,7 +129,9 @@ async def open_control(
             access=Access(bootstrap_key=BOOTSTRAP, find_key=control.api_keys.find),
             per_minute=per_minute,
         )
-        yield ControlRig(app, control, database, metrics, status, sessions, accounts[0])
+        yield ControlRig(
+            app, control, database, metrics, status, sessions, accounts[0], address.rest_url
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -140,6 +155,7 @@ def create_control(
         wall_clock=time.time,
     )
     references = ReferenceBars(brokers, MinuteBarStore(database), wall_clock=time.time)
+    instruments = InstrumentStore(database)
 
     async def exchange(session: Session, request_token: str) -> str:
         broker = brokers.of(session.account_id)
@@ -150,8 +166,9 @@ def create_control(
         subscriptions=subscriptions,
         reloads=reloads,
         registry=registry,
+        instruments=instruments,
         refreshes=Refreshes(),
-        history=History(registry, brokers, references, wall_clock=time.time),
+        history=History(registry, brokers, references, wall_clock=time.time, archive=instruments),
         brokers=brokers,
         board=Board(),
         chains=Chains(),
@@ -165,7 +182,7 @@ def create_control(
             wall_clock=time.time,
         ),
         api_keys=ApiKeyStore(database, wall_clock=time.time),
-        mock_enabled=Latest(True),
+        mock_switch=Latest(MockSwitch(is_on=True)),
         runtime_settings=RuntimeSettings(database),
     )
 

@@ -1,7 +1,6 @@
 """Who is let in, for what, how often; and what a request leaves behind."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -15,6 +14,8 @@ from api.auth import Access, caller, public, requires
 from api.operations import operation
 from api.rate_limits import BUCKETS_MAX, RateLimits
 from tests.api.rig import BOOTSTRAP, ask, create_access, get_problem, header
+from ticker.errors import StoreUnavailableError
+from ticker.stores.api_keys import ApiKey
 
 Seen = list[tuple[str, str, int]]
 
@@ -84,15 +85,18 @@ async def test_without_a_key_nothing_is_served_but_what_is_public(method: str, p
 @pytest.mark.parametrize(
     ("key", "served"),
     [
+        ("no-key", set()),
         ("read-key", {"/read"}),
-        ("trade-key", {"/trade"}),
+        ("trade-key", {"/read", "/trade"}),
         ("read+trade-key", {"/read", "/trade"}),
         ("admin-key", {"/read", "/trade", "/admin/x"}),
-        ("no-key", set()),
+        ("read+admin-key", {"/read", "/trade", "/admin/x"}),
+        ("trade+admin-key", {"/read", "/trade", "/admin/x"}),
+        ("read+trade+admin-key", {"/read", "/trade", "/admin/x"}),
         (BOOTSTRAP, {"/read", "/trade", "/admin/x"}),
     ],
 )
-async def test_a_key_opens_what_its_scopes_say(key: str, served: set[str]) -> None:
+async def test_a_key_opens_what_its_scopes_include(key: str, served: set[str]) -> None:
     client = create_guarded_app().test_client()
     for method, path in (("GET", "/read"), ("POST", "/trade"), ("DELETE", "/admin/x")):
         response = await ask(client, method, path, headers=header(key))
@@ -169,6 +173,61 @@ async def test_whoever_has_no_good_key_is_counted_by_address(autojump_clock: Moc
     assert good.status_code == 200, "a good key does not suffer from its neighbours"
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),  # a customer's addresses are 2^64
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("<local>", "<local>", True),
+    ],
+)
+async def test_an_address_is_a_network_where_addresses_are_plenty(
+    autojump_clock: MockClock, first: str, second: str, is_one: bool
+) -> None:
+    client = create_guarded_app(per_minute=1).test_client()
+    statuses = []
+    for address in (first, second):
+        scope = {"client": (address, 1)}
+        response = await client.get("/read", headers=header("wrong"), scope_base=scope)
+        statuses.append(response.status_code)
+    assert statuses == [401, 429 if is_one else 401]
+
+
+async def test_guesses_are_counted_before_the_keys_have_been_read(
+    autojump_clock: MockClock,
+) -> None:
+    def find_none(text: str) -> ApiKey | None:
+        raise StoreUnavailableError("the API keys have not been read yet")
+
+    client = create_guarded_app(Access(find_key=find_none), per_minute=3).test_client()
+    statuses = [(await client.get("/read", headers=header("guess"))).status_code for _ in range(5)]
+    assert statuses == [503, 503, 503, 429, 429]
+
+
+async def test_requests_at_once_have_no_more_than_those_in_turn(autojump_clock: MockClock) -> None:
+    client = create_guarded_app(per_minute=20).test_client()
+    statuses: list[int] = []
+
+    async def call() -> None:
+        response = await client.get("/read", headers=header("read-key"))
+        statuses.append(response.status_code)
+        if response.status_code == 429:
+            assert response.headers["Retry-After"] == "3"
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(call)
+    assert (statuses.count(200), statuses.count(429)) == (20, 30)
+    await trio.sleep(2.9)
+    assert (await client.get("/read", headers=header("read-key"))).status_code == 429
+    await trio.sleep(0.2)  # Retry-After has passed
+    assert (await client.get("/read", headers=header("read-key"))).status_code == 200
+
+
 async def test_the_table_of_limits_is_bounded(autojump_clock: MockClock) -> None:
     limits = RateLimits(60)
     for _ in range(30):
@@ -197,19 +256,6 @@ async def test_an_id_that_could_do_harm_is_replaced(given: str) -> None:
     ]
     assert len(first) == len(second) == 36
     assert first != second
-
-
-@pytest.fixture
-def lines() -> Iterator[list[structlog.typing.EventDict]]:
-    found: list[structlog.typing.EventDict] = []
-
-    def keep(_: object, __: str, event: structlog.typing.EventDict) -> str:
-        found.append(dict(event))
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
-    yield found
-    structlog.reset_defaults()
 
 
 async def test_each_request_is_one_line_and_one_observation_without_what_it_holds(

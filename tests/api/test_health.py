@@ -16,6 +16,7 @@ from ticker.errors import ConfigurationError
 from ticker.instruments.refreshes import InstrumentsStatus
 from ticker.messages import ConnectionId, FeedState, FeedStatus
 from ticker.metrics import Metrics
+from ticker.mock_market.status import MockMarketStatus
 from ticker.planning.status import PlanStatus
 from ticker.publishers.status import PublisherStatus
 from ticker.status import EngineStatus, ServiceStatus
@@ -112,6 +113,13 @@ async def test_readiness_needs_instruments_redis_and_one_live_account() -> None:
             ready = await client.get("/readyz")
             assert ready.status_code == (200 if available else 503)
             assert ready.json()["database"] is available
+        error = "the database is not the one that this run began with"
+        status.report_plan(PlanStatus(store_error=error, is_store_replaced=True))
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["database"]) == (503, False)
+        assert (await client.get("/health")).json()["subscriptions"]["store_error"] == error
+        status.report_plan(PlanStatus())
+        assert (await client.get("/readyz")).status_code == 200
         status.draining = True
         assert (await client.get("/readyz")).status_code == 503
 
@@ -137,6 +145,23 @@ async def test_health_is_the_contracts_summary() -> None:
     assert body["dependencies"]["instrument_registry"]["cached_instruments"] == 1000
 
 
+async def test_places_of_accounts_without_a_token_are_not_usable() -> None:
+    status = create_status()
+    status.report_plan(PlanStatus(capacity=27_000))
+    states: tuple[TokenState, ...] = ("valid", "missing", "valid")
+    async with open_api(status) as client:
+
+        async def told() -> tuple[int, int]:
+            plan = (await client.get("/health")).json()["subscriptions"]
+            return plan["capacity"], plan["usable_capacity"]
+
+        assert await told() == (27_000, 0)
+        status.report_accounts(
+            tuple(AccountStatus(f"a{n}", "settings", state) for n, state in enumerate(states))
+        )
+        assert await told() == (27_000, 18_000)
+
+
 async def test_an_account_that_has_nothing_to_carry_is_no_trouble_unless_it_cannot() -> None:
     status = create_status()
     make_ready(status)
@@ -158,6 +183,19 @@ async def test_an_account_that_has_nothing_to_carry_is_no_trouble_unless_it_cann
         assert await summary("missing") == "degraded"
         assert await summary("valid", "b/0") == "degraded", "its token was refused, say"
         assert await summary("valid", "bb/0") == "ok"
+
+
+async def test_a_calendar_that_has_ended_is_said() -> None:
+    status = create_status()
+    make_ready(status)
+    async with open_api(status) as client:
+        for ends_at, expected in ((None, "ok"), (4e9, "ok"), (STARTED_AT, "ended")):
+            status.report_mock_market(MockMarketStatus(calendar_ends_at=ends_at))
+            body = (await client.get("/health")).json()
+            assert body["calendar"]["status"] == expected
+            assert body["status"] == ("ok" if expected == "ok" else "degraded")
+        assert body["calendar"]["known_until"].startswith("2026-11-18T")
+        assert (await client.get("/readyz")).status_code == 200, "a restart would help nobody"
 
 
 async def test_metrics_are_prometheus_text() -> None:

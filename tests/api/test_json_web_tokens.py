@@ -22,6 +22,7 @@ from api.auth import Access, caller, requires
 from api.json_web_tokens import (
     FETCH_TIMEOUT_S,
     KEYS_LIFETIME_S,
+    KEYS_REFRESH_S,
     REFETCH_SPACING_S,
     JsonWebTokens,
     open_json_web_tokens,
@@ -176,20 +177,54 @@ async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused() -> No
         await refuse(Issuer("one").tokens(), f"{head}.{body}.{encode(signature)}")
 
 
-async def test_keys_are_fetched_once_an_hour(autojump_clock: MockClock) -> None:
+async def test_keys_are_fetched_once_until_they_are_half_an_hour_old(
+    autojump_clock: MockClock,
+) -> None:
     issuer = Issuer("one")
     tokens = issuer.tokens()
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(tokens.verify, create_token())
     assert issuer.asked == 1
-    await trio.sleep(KEYS_LIFETIME_S - 1)
+    await trio.sleep(KEYS_REFRESH_S - 1)
     await tokens.verify(create_token())
     assert issuer.asked == 1
     issuer.keys = [create_jwk("two")]
     await trio.sleep(2)
     await refuse(tokens, create_token())
     assert issuer.asked == 2, "a key that was withdrawn works no longer"
+
+
+async def test_an_issuer_that_is_away_is_noticed_only_if_it_stays_away(
+    autojump_clock: MockClock,
+) -> None:
+    issuer = Issuer("one")
+    tokens = issuer.tokens()
+    token = create_token(exp=int(time.time()) + 100_000)
+    fetched_at = trio.current_time()
+    await tokens.verify(token)
+    issuer.delay_s = 3600.0  # it takes calls, and says nothing
+    await trio.sleep(KEYS_REFRESH_S)
+    asked = issuer.asked
+    durations: list[float] = []
+
+    async def verify() -> None:
+        began_at = trio.current_time()
+        await tokens.verify(token)
+        durations.append(trio.current_time() - began_at)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(verify)
+    assert sorted(durations)[:-1] == [0.0] * 9, "one of them asks, nobody waits for it"
+    assert issuer.asked == asked + 1
+    await trio.sleep(fetched_at + KEYS_LIFETIME_S - 10 - trio.current_time())
+    await tokens.verify(token)
+    await trio.sleep(REFETCH_SPACING_S)
+    await refuse(tokens, token, 503)
+    issuer.delay_s = 0.0
+    await trio.sleep(REFETCH_SPACING_S)
+    await tokens.verify(token)
 
 
 async def test_an_unknown_key_is_looked_for_but_not_by_every_token(

@@ -4,6 +4,7 @@ import datetime as dt
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import structlog
 from quart.typing import ResponseTypes
 from quart_trio import QuartTrio
 
@@ -57,11 +58,18 @@ async def test_a_holiday_is_named_and_no_trading_day() -> None:
     assert mcx["next_change"] == "2026-03-03T11:30:00+00:00"
 
 
-async def test_a_year_not_covered_is_a_problem_and_never_open() -> None:
-    response = await ask(dt.datetime(2027, 1, 4, 10, tzinfo=IST))
+async def test_a_year_not_covered_is_a_problem_and_never_open(
+    tmp_path: Path, lines: list[structlog.typing.EventDict]
+) -> None:
+    path = tmp_path / "hours-canary.toml"
+    path.write_text(DEFAULT_FILE.read_text())
+    response = await ask(dt.datetime(2027, 1, 4, 10, tzinfo=IST), path)
     assert response.status_code == 503
     assert response.content_type == "application/problem+json"
     assert "do not cover 2027" in (await response.get_json())["detail"]
+    assert "canary" not in str(await response.get_json())
+    (refused,) = (line for line in lines if line["event"] == "request_refused")
+    assert str(path) in refused["detail"]
 
 
 async def test_the_settings_file_is_the_one_that_answers(tmp_path: Path) -> None:

@@ -1,27 +1,35 @@
 """Every route over the real domain: PostgreSQL, the broker's simulator."""
 
+import datetime as dt
+import json
 import re
 import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import quart.typing
 import trio
 
 from api.auth import SCOPES, need_of
+from api.mock_data import SETTING as MOCK_SWITCH
 from api.operations import operation_of
+from nurseries.restore_switch import restore_switch
 from tests.api.control_rig import CAPACITY, ControlRig, open_control
 from tests.api.rig import BOOTSTRAP, ask, get_json, get_problem, header
-from tests.postgres import open_postgres_server
+from tests.postgres import open_postgres_server, open_test_database
+from tests.ticker.synthetic import create_future, create_option
+from ticker.instruments.dump import ExchangeDump
+from ticker.mock_market.switch import MockSwitch
 from ticker.stores.database import DatabasePolicy, open_database
 from ticker.stores.migrate import migrate
 
 pytestmark = pytest.mark.slow
 
 PUBLIC: Final = {
-    "/livez", "/readyz", "/readyz/accounts/<account_id>", "/health", "/metrics", "/openapi.json",
-    "/docs", "/docs/<name>", "/problems/<name>", "/login/callback",
+    "/", "/livez", "/readyz", "/readyz/accounts/<account_id>", "/health", "/metrics",
+    "/openapi.json", "/docs", "/docs/<name>", "/problems/<name>", "/login/callback",
 }  # fmt: skip
 """Every route that needs no key. A route that is added here has been thought about."""
 
@@ -67,12 +75,22 @@ async def test_every_route_is_closed_to_whoever_has_no_key_and_to_keys_without_i
                     continue
                 assert (bare.status_code, wrong.status_code) == (401, 401), (method, rule)
                 assert bare.headers["WWW-Authenticate"] == "ApiKey"
-                for scope, key in keys.items():
-                    if scope not in {need, "admin"}:
-                        refused = await ask(client, method, path, headers=header(key))
-                        assert refused.status_code == 403, (method, rule, scope)
-                        seen += 1
-        assert seen > 60
+                for scope in SCOPES[: SCOPES.index(need)]:
+                    refused = await ask(client, method, path, headers=header(keys[scope]))
+                    assert refused.status_code == 403, (method, rule, scope)
+                    seen += 1
+        assert seen > 30
+
+
+async def test_whoever_may_trade_may_read_what_is_there() -> None:
+    async with open_control() as rig:
+        client = rig.app.test_client()
+        key = await create_key(client, "trade")
+        for path in ("/auth/test", "/subscriptions", "/instruments", "/advanced/mock-data/status"):
+            response = await client.get(path, headers=header(key))
+            assert response.status_code == 200, path
+        who = await get_json(client, "/auth/test", **header(key))
+        assert who["scopes"] == ["read", "trade"]
 
 
 async def test_a_subscription_from_its_making_to_its_end() -> None:
@@ -230,13 +248,59 @@ async def test_instruments_are_found_and_refreshed() -> None:
         second = await get_json(client, link[1 : link.index(">")])
         assert second[0]["instrument_token"] > (await first.get_json())[-1]["instrument_token"]
         token = found[0]["instrument_token"]
-        assert await get_json(client, f"/instruments/{token}") == found[0]
+        listed = await get_json(client, f"/instruments/{token}")
+        assert listed == found[0] | {"last_day": None}
         refresh = await client.post("/admin/instrument-refresh?force=true", headers=header())
         document = await refresh.get_json()
         assert (document["force"], document["refreshed"]) == (True, True)
         chain = await get_json(client, "/option-chain/nifty?strikes=2")
         assert chain["underlying"] == "NIFTY"
         assert chain["strikes"][0]["call"]["reason"] == "no_tick"
+
+
+async def test_a_contract_that_has_expired_is_found_by_its_day_and_named_by_history() -> None:
+    friday, monday, tuesday = (dt.date(2026, 11, day) for day in (20, 23, 24))
+    at = dt.datetime(2026, 11, 20, 3, 0, tzinfo=dt.UTC)
+    call = create_option(9_000_000, 25_000.0, "CE", "GONE", expiry=monday)
+    future, rest = create_future(9_000_001, "GONE", monday), create_future(9_000_002)
+    async with open_control() as rig:
+        client, store = rig.app.test_client(), rig.control.instruments
+        today = next(row for row in rig.control.registry.value if row.exchange == "NFO")
+        was = create_option(
+            today.exchange_token,
+            25_100.0,
+            "CE",
+            "GONE",
+            monday,
+            segment=today.instrument_token & 0xFF,
+        )
+        for day, rows in ((friday, (call, future, rest, was)), (tuesday, (rest,))):
+            dump = ExchangeDump("NFO", day, rows, is_confirmed=True)
+            assert (await store.merge([dump], at)).refused == {}
+        gone = msgspec.to_builtins(call)
+        path = f"/instruments/{call.instrument_token}"
+        for query in ("", "?day=2026-11-20", "?day=2026-11-24"):
+            assert await get_json(client, path + query) == gone | {"last_day": "2026-11-20"}
+        await get_problem(await client.get(path + "?day=2026-11-19", headers=header()), 404)
+        path = f"/instruments/{was.instrument_token}"
+        assert (await get_json(client, path))["tradingsymbol"] == today.tradingsymbol
+        friday_s = await get_json(client, path + "?day=2026-11-20")
+        assert friday_s["tradingsymbol"] == was.tradingsymbol, "the token has changed hands"
+        search = f"/instruments?prefix={call.tradingsymbol}"
+        assert await get_json(client, search) == []
+        assert await get_json(client, search + "&day=2026-11-20") == [gone]
+        assert await get_json(client, search + "&day=2026-11-24") == []
+        page = await client.get("/instruments?day=2026-11-20&limit=2", headers=header())
+        link = page.headers["Link"]
+        assert "day=2026-11-20" in link
+        assert len(await get_json(client, link[1 : link.index(">")])) == 2
+        for row, hint in ((call, False), (future, True)):
+            days = "from_ts=2026-11-19&to_ts=2026-11-20"
+            path = f"/history?instrument_token={row.instrument_token}&{days}"
+            problem = await get_problem(await client.get(path, headers=header()), 404)
+            assert row.key in problem["detail"]
+            assert "2026-11-20" in problem["detail"]
+            assert ("continuous=true" in problem["detail"]) is hint
 
 
 async def test_history_comes_from_the_broker() -> None:
@@ -246,6 +310,8 @@ async def test_history_comes_from_the_broker() -> None:
             ("2026-11-19T09:15:00%2B05:30", "2026-11-19T10:15:00%2B05:30"),
             ("2026-11-19T09:15:00+05:30", "2026-11-19T10:15:00+05:30"),
             ("2026-11-19%2009:15:00", "2026-11-19T04:45:00Z"),
+            ("2026-11-19 09:15:00+05:30", "2026-11-19%2010:15:00%2B05:30"),
+            ("20261119T091500+0530", "2026-11-19T10:15+05:30"),
         ):
             path = f"/history?instrument_token=256265&from_ts={since}&to_ts={until}"
             document = await get_json(client, path)
@@ -253,6 +319,8 @@ async def test_history_comes_from_the_broker() -> None:
             assert len(document["candles"]) == 61
             assert document["candles"][0]["date"] == "2026-11-19T09:15:00+05:30"
             assert "oi" not in document["candles"][0]
+        path = "/history?instrument_token=256265&from_ts=2026-11-19T09:15&to_ts=2026-11-19T09:15"
+        assert len((await get_json(client, path))["candles"]) == 1, "both ends are included"
 
 
 async def test_an_account_is_kept_and_its_secrets_are_not_shown() -> None:
@@ -337,14 +405,41 @@ async def test_the_mock_market_is_switched_and_stays_so() -> None:
         client = rig.app.test_client()
         off = await client.post("/advanced/mock-data/disable", headers=header())
         assert (await off.get_json())["mock_data_enabled"] is False
-        assert rig.control.mock_enabled.value is False
-        assert await rig.control.runtime_settings.load("mock_data_enabled") is False
+        kept = await rig.control.runtime_settings.load("mock_data_enabled")
+        assert kept is not None
+        assert rig.control.mock_switch.value == MockSwitch(False, kept.at, "bootstrap")
+        assert kept.value is False
         status = await get_json(client, "/advanced/mock-data/status")
         assert (status["mock_data_enabled"], status["toggled_by"]) == (False, "bootstrap")
+        assert status["last_toggled"] == kept.at.isoformat(timespec="milliseconds")
         await client.post("/advanced/mock-data/enable", headers=header())
         status = await get_json(client, "/advanced/mock-data/status")
         assert status["mock_data_enabled"] is True
-        assert await rig.control.runtime_settings.load("mock_data_enabled") is True
+        kept = await rig.control.runtime_settings.load("mock_data_enabled")
+        assert kept is not None
+        assert kept.value is True
+
+
+async def test_who_switched_the_mock_market_is_told_after_a_restart_too() -> None:
+    migrated = trio.Event()
+    migrated.set()
+    async with open_test_database() as database:
+        await database.probe()
+        async with open_control(database=database) as rig:
+            client = rig.app.test_client()
+            path = "/advanced/mock-data/status"
+            never = await get_json(client, path)
+            assert (never["last_toggled"], never["toggled_by"]) == (None, None)
+            await client.post("/advanced/mock-data/disable", headers=header())
+            before = await get_json(client, path)
+        async with open_control(database=database) as rig:
+            control = rig.control
+            await restore_switch(
+                control.runtime_settings, MOCK_SWITCH, control.mock_switch, migrated
+            )
+            after = await get_json(rig.app.test_client(), path)
+    assert (after["mock_data_enabled"], after["toggled_by"]) == (False, "bootstrap")
+    assert after["last_toggled"] == before["last_toggled"] is not None
 
 
 async def test_what_the_service_does_is_told_from_its_own_reports() -> None:
@@ -400,7 +495,7 @@ async def test_without_postgresql_writes_are_503_in_time_and_the_rest_goes_on() 
             document = await get_problem(response, 503)
             assert document["type"] == "/problems/store-unavailable", path
             assert response.headers["Retry-After"] == "1"
-        assert rig.control.mock_enabled.value is True
+        assert rig.control.mock_switch.value == MockSwitch(is_on=True)
         ready = await client.get("/readyz")
         assert (ready.status_code, (await ready.get_json())["database"]) == (503, False)
         for path in ("/auth/test", "/market/status", "/option-chain/NIFTY?strikes=1",
@@ -437,6 +532,7 @@ async def test_the_document_tells_every_route_and_what_it_answers() -> None:
         client = rig.app.test_client()
         document = await get_json(client, "/openapi.json")
         assert document["openapi"] == "3.1.0"
+        assert "``" not in json.dumps(document), "its texts are CommonMark"
         told = {
             (path, method.upper()) for path, item in document["paths"].items() for method in item
         }

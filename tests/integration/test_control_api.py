@@ -14,12 +14,16 @@ from tests.integration.control import (
     find_unsubscribed,
     load_table,
     subscribe,
+    wait_reload,
 )
 from tests.integration.live import Live, Payload, open_live
+from ticker.calendar.market_hours import is_trading_day
 
 pytestmark = pytest.mark.slow
 
 INDIA = ZoneInfo("Asia/Kolkata")
+INDEX_MINUTES = 360
+"""From 09:15 to the closing auction, in which an index has no candles."""
 
 
 async def test_bad_input_is_a_problem_that_names_its_field() -> None:
@@ -38,7 +42,7 @@ async def test_bad_input_is_a_problem_that_names_its_field() -> None:
         assert_problem(await ask(colour="red"), 422, "invalid-request", "colour")
         many = {"subscribe": [{"instrument_token": token}, {"instrument_token": 4}]}
         refused = await post("/subscriptions/bulk", json=many)
-        assert_problem(refused, 404, gone, "1.instrument_token")
+        assert_problem(refused, 404, gone, "subscribe[1].instrument_token")
         refused = await delete("/subscriptions/4")
         assert_problem(refused, 404, "unknown-item", "instrument_token")
         for path in ("/trading-accounts/nobody", "/trading-accounts/nobody/login-url"):
@@ -52,27 +56,63 @@ async def test_bad_input_is_a_problem_that_names_its_field() -> None:
         refused = await get("/option-chain/NIFTY", params={"expiry": "2026-01-01"})
         assert_problem(refused, 404, "unknown-item", "expiry")
         assert_problem(await get("/instruments/4"), 404, gone, "instrument_token")
+        for none in ("abc", "0", "-1", "4294967296", "NIFTY%2050"):
+            for refused in (
+                await get(f"/instruments/{none}"),
+                await delete(f"/subscriptions/{none}"),
+            ):
+                assert_problem(refused, 422, "invalid-request", "instrument_token")
         assert token not in await load_table(live), "nothing of the refused calls was done"
 
 
-async def test_full_accounts_refuse_more_and_stream_what_they_carry() -> None:
+async def test_full_accounts_give_way_to_users_and_refuse_only_for_users() -> None:
     async with open_live(max_instruments_per_ws_connection=20, **QUICK) as live:
-        await live.wait_for(lambda: live.status.plan.unplaced > 0)
-        with trio.fail_after(5):
-            while len(await load_table(live)) < 120:  # noqa: ASYNC110 - asks the simulator
-                await trio.sleep(0.05)
-        token = (await find_unsubscribed(live, 150))[-1]  # one that the strikes do not want either
+        await live.wait_for(lambda: live.status.rebalance.left_out > 0)
+        await wait_full(live)
+        health = (await live.api.get("/health")).json()
+        assert (health["subscriptions"]["planned"], health["subscriptions"]["unplaced"]) == (120, 0)
+        assert health["subscriptions"]["nearly_full"] == ["a0", "a1"]
+        assert health["rebalancer"]["left_out"] > 0
+
+        streamed = sorted(await load_table(live))
+        *more, token = await find_unsubscribed(live, 150)  # the last is far from the money
+        reload = await wait_reload(live, (await subscribe(live, token))["reload_id"])
+        assert (reload["added"], len(reload["removed"])) == ([token], 1)
+        assert reload["unplaced"] == reload["removed"]
+        await wait_full(live)
+        assert token in await load_table(live)
+        health = (await live.api.get("/health")).json()["subscriptions"]
+        assert (health["planned"], health["unplaced"]) == (120, 1)
+        query = {"instrument_token": reload["unplaced"][0]}
+        (row,) = (await live.api.get("/subscriptions", params=query)).json()
+        assert (row["status"], row["origin"], row["unplaced"]) == ("active", "rebalancer", True)
+
+        await live.api.delete(f"/subscriptions/{token}")
+        await live.wait_for(lambda: live.status.plan.unplaced == 0)
+        users = [*streamed[:60], *more[:60]]
+        wanted = {"subscribe": [{"instrument_token": of} for of in users]}
+        made = await live.api.post("/subscriptions/bulk", json=wanted)
+        assert (await wait_reload(live, made.json()["reload_id"]))["added"]
         refused = await live.api.post("/subscriptions", json={"instrument_token": token})
         assert_problem(refused, 409, "no-capacity", "instrument_token")
-        tables = [table for found in (await live.simulator.tables()).values() for table in found]
-        assert [len(table) for table in tables] == [20] * 6
-        health = (await live.api.get("/health")).json()["subscriptions"]
-        assert (health["planned"], health["nearly_full"]) == (120, ["a0", "a1"])
-
-        row = min(await load_table(live))
-        moved = await live.api.post("/subscriptions", json={"instrument_token": row})
+        with trio.fail_after(5):
+            while (await load_table(live)).keys() != set(users):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        moved = await live.api.post("/subscriptions", json={"instrument_token": users[0]})
         assert moved.status_code == 201, "what is there already needs no room"
         await live.wait_ticks(50)
+
+
+async def wait_full(live: Live) -> None:
+    """Until every socket carries what it has room for, and no more."""
+    with trio.fail_after(5):
+        while True:
+            found = (await live.simulator.tables()).values()
+            sizes = [len(table) for tables in found for table in tables]
+            assert max(sizes, default=0) <= 20
+            if sizes == [20] * 6:
+                return
+            await trio.sleep(0.05)
 
 
 async def test_a_broker_that_is_down_is_said_to_be() -> None:
@@ -109,9 +149,9 @@ async def load_history(live: Live, token: int, *, minutes: int, **query: str) ->
 
 
 def last_opening() -> dt.datetime:
-    """09:15 in India, of the last weekday that is over."""
+    """09:15 in India, of the last trading day that is over."""
     day = dt.datetime.now(INDIA).date() - dt.timedelta(days=1)
-    while day.weekday() > 4:
+    while not is_trading_day("NSE", day):
         day -= dt.timedelta(days=1)
     return dt.datetime.combine(day, dt.time(9, 15), INDIA)
 
@@ -121,7 +161,7 @@ async def test_history_is_the_brokers_in_indias_time_with_greeks() -> None:
         option = some_option(live)
         historical = {"method": "historical"}
         calls = live.counted("kite_api_calls_total", **historical)
-        answer = await load_history(live, option["token"], minutes=375, oi="true")
+        answer = await load_history(live, option["token"], minutes=INDEX_MINUTES, oi="true")
         assert answer.status_code == 200, answer.text
         history = answer.json()
         calls = live.counted("kite_api_calls_total", **historical) - calls
@@ -144,7 +184,7 @@ async def test_history_is_the_brokers_in_indias_time_with_greeks() -> None:
             assert row["underlying"] > 10_000
 
         before = live.counted("kite_api_calls_total", **historical)
-        again = await load_history(live, option["token"], minutes=375, oi="true")
+        again = await load_history(live, option["token"], minutes=INDEX_MINUTES, oi="true")
         assert again.json()["candles"] == history["candles"]
         assert live.counted("kite_api_calls_total", **historical) - before == 1, "minutes are kept"
 
@@ -159,7 +199,7 @@ async def load_broker_candles(live: Live, token: int) -> Sequence[Sequence[Any]]
     opened = last_opening()
     query = {
         "from": f"{opened:%Y-%m-%d %H:%M:%S}",
-        "to": f"{opened + dt.timedelta(minutes=374):%Y-%m-%d %H:%M:%S}",
+        "to": f"{opened + dt.timedelta(minutes=INDEX_MINUTES - 1):%Y-%m-%d %H:%M:%S}",
         "oi": "1",
     }
     answer = await live.simulator.client.get(

@@ -314,6 +314,11 @@ async def test_the_api_tells_the_truth_about_a_running_service() -> None:
         tables = await live.simulator.tables()
         assert planned == sum(len(table) for rows in tables.values() for table in rows)
         assert "feed_ticks_published_total" in (await client.get("/metrics")).text
+        page = "http://localhost:5173"
+        asks = {"Origin": page, "Access-Control-Request-Method": "GET"}
+        preflight = await client.options("/subscriptions", headers=asks)
+        assert preflight.status_code == 204
+        assert preflight.headers["Access-Control-Allow-Origin"] == page
 
 
 async def test_secrets_are_nowhere_to_be_seen(

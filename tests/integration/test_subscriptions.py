@@ -33,6 +33,7 @@ from ticker.planning.subscriptions import SubscriptionRequest, Subscriptions
 from ticker.planning.wishes import TICK_MODES
 from ticker.simulator.server import SimulatorAddress
 from ticker.stores.database import Database
+from ticker.stores.origin import StoreOrigin
 from ticker.stores.subscription_index import SubscriptionIndex
 from ticker.stores.subscriptions import Mode, SubscriptionStore
 
@@ -80,6 +81,7 @@ class Tree:
     ) -> None:
         self.simulator, self.address, self.policy = simulator, address, policy
         self.store, self.index = SubscriptionStore(database), SubscriptionIndex(database)
+        self.origin = StoreOrigin(database)
         self.registry = Latest(registry)
         *accounts, last = simulator.accounts
         self.sessions: Latest[Sessions] = Latest(
@@ -144,6 +146,7 @@ class Tree:
             self.sessions,
             self.plans,
             self.reloads,
+            require_same_store=self.origin.require_same,
             feeds=lambda: self.feeds,
             read_arrivals=self.ticks.read_arrivals,
             policy=self.policy,

@@ -183,7 +183,7 @@ async def test_metrics_and_report_tell_what_was_done() -> None:
 
 async def test_mock_ticks_that_the_gate_keeps_out_are_counted_and_no_errors() -> None:
     bench = Bench()
-    gate = MockGate(lambda underlying, now: False)
+    gate = MockGate(lambda underlying, now: False, lambda underlying, now: now)
     bench.engine = create_market_engine([FUTURE, INDEX], gate=gate)
     mock = future_frame(2.0, connection=MOCK_CONNECTION)
     bench.send.send_nowait(future_frame(1.0))

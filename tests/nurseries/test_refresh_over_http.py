@@ -39,7 +39,7 @@ async def test_a_new_days_dump_with_old_tokens(nursery: trio.Nursery) -> None:
     registry = Latest(InstrumentRegistry(()))
     status = Latest(InstrumentsStatus())
     refreshes = Refreshes()
-    started = time.time()
+    started, offset_s = time.time(), 0.0
     today = dump_date(started)
     before = create_dump(DEFAULT_SEED, today)
     later = max(row.expiry for row in before.rows if row.expiry) + dt.timedelta(days=1)
@@ -64,7 +64,7 @@ async def test_a_new_days_dump_with_old_tokens(nursery: trio.Nursery) -> None:
             refreshes=refreshes,
             policy=POLICY,
             report=status.set,
-            wall_clock=time.time,
+            wall_clock=lambda: time.time() + offset_s,
         )
         nursery.start_soon(task)
         with trio.fail_after(20):
@@ -76,6 +76,7 @@ async def test_a_new_days_dump_with_old_tokens(nursery: trio.Nursery) -> None:
         refreshes.note_text(InstrumentsMeta(InstrumentDump(len(before.rows), before.etag)))
         told = (await admin.post("/_simulator/dump", json={"date": later.isoformat()})).json()
         assert told["etag"] == after.etag
+        offset_s = (later - today).days * 86_400.0
         refreshes.note_text(InstrumentsMeta(InstrumentDump(**told)))
         with trio.fail_after(20):
             await status.wait_until(lambda told: told.refreshes == 2 and told.is_stored)
@@ -92,8 +93,8 @@ async def test_a_new_days_dump_with_old_tokens(nursery: trio.Nursery) -> None:
         expired = was[reused.instrument_token]
         assert registry.value.by_token(reused.instrument_token) == reused
         assert registry.value.find(*expired.contract) is None
-        found = await store.find_contract(*expired.contract)
         day = dump_day(dt.datetime.fromtimestamp(started, dt.UTC), POLICY.made_at, POLICY.exchanges)
+        found = await store.find_token(expired.instrument_token, day)
         assert found is not None
         assert (found.instrument, found.last_day) == (expired, day)
         nursery.cancel_scope.cancel()

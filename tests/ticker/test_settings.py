@@ -103,6 +103,8 @@ def test_underlyings_as_a_list(text: str) -> None:
         ({"TICK_BATCH_WINDOW_MS": "inf"}, "TICK_BATCH_WINDOW_MS"),
         ({"REDIS_TIMEOUT_SECONDS": "nan"}, "REDIS_TIMEOUT_SECONDS"),
         ({"FO_UNDERLYINGS": ","}, "FO_UNDERLYINGS"),
+        ({"CORS_ALLOWED_ORIGINS": "*"}, "CORS_ALLOWED_ORIGINS: must be origins"),
+        ({"CORS_ALLOWED_ORIGINS": "https://a.example,*"}, "CORS_ALLOWED_ORIGINS: must be origins"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(
@@ -147,6 +149,57 @@ def test_the_database_is_a_url_or_its_parts() -> None:
     assert socket.database_url == "postgresql://u@%2Frun%2Fpg:5432/x"
     both = load(INSTRUMENT_DB_HOST="db", DATABASE_URL="postgresql://other/x")
     assert both.database_url == "postgresql://other/x"
+
+
+REAL = {"DATABASE_URL": "postgresql://db/x", **ONE_ACCOUNT}
+
+
+def test_pages_of_ones_own_machine_may_call_in_development_and_none_elsewhere() -> None:
+    local = {
+        f"http://{host}:{port}"
+        for host in ("localhost", "127.0.0.1")
+        for port in (3000, 5173, 8080)
+    }
+    assert set(load().page_origins) == local
+    for environment in ("staging", "production", "prod", "live"):
+        assert load(ENVIRONMENT=environment, **REAL).page_origins == ()
+    named = "https://desk.example"
+    for environment in ("dev", "production"):
+        settings = load(ENVIRONMENT=environment, CORS_ALLOWED_ORIGINS=named, **REAL)
+        assert settings.page_origins == (named,)
+    assert load(CORS_ALLOWED_ORIGINS="[]").page_origins == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://a.example, http://b:3000", ("https://a.example", "http://b:3000")),
+        ('["https://a.example", "http://b:3000"]', ("https://a.example", "http://b:3000")),
+        ("HTTPS://A.example:443/,https://a.example", ("https://a.example",)),
+        ("http://a:80,http://a:443", ("http://a", "http://a:443")),
+        ("http://[::1]:3000,http://[::1]", ("http://[::1]:3000", "http://[::1]")),
+    ],
+)
+def test_origins_are_kept_as_browsers_write_them(text: str, expected: tuple[str, ...]) -> None:
+    assert load(CORS_ALLOWED_ORIGINS=text).page_origins == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("*", "null", "a.example", "//a.example", "https://", "https://*.a.example", "ftp://a"),
+        *("https://a.example/desk", "https://a.example?x", "https://user:CANARY@a.example"),
+        *("http://a:0", "http://a:65536", "http://a:", "http://a b", "http://a\nX: y", "https://ä"),
+    ],
+)
+def test_what_is_no_origin_is_refused_and_not_shown(text: str) -> None:
+    for value in (text, f"https://good.example,{text}", f'["{text}"]'):
+        with pytest.raises(ConfigurationError) as caught:
+            load(CORS_ALLOWED_ORIGINS=value)
+        message = str(caught.value)
+        assert message.startswith("CORS_ALLOWED_ORIGINS: must be origins, comma separated")
+        assert "CANARY" not in message
+        assert "\n" not in message
 
 
 def test_a_secret_is_enough_for_an_account_that_logs_in() -> None:
