@@ -56,7 +56,7 @@ async def test_bad_input_is_a_problem_that_names_its_field() -> None:
         refused = await get("/option-chain/NIFTY", params={"expiry": "2026-01-01"})
         assert_problem(refused, 404, "unknown-item", "expiry")
         assert_problem(await get("/instruments/4"), 404, gone, "instrument_token")
-        for none in ("abc", "0", "-1", "4294967296", "NIFTY%2050"):
+        for none in ("0", "4294967296"):
             for refused in (
                 await get(f"/instruments/{none}"),
                 await delete(f"/subscriptions/{none}"),
