@@ -1,4 +1,4 @@
-"""``/trading-accounts``, ``/login/callback`` and ``/account``: accounts, and their daily login."""
+"""``/trading-accounts`` and ``/login/callback``: accounts, and their daily login."""
 
 from typing import Annotated, Final
 

@@ -53,7 +53,7 @@ def requires(scope: Scope) -> Callable[[Handler], Handler]:
 
 
 def public(handler: Handler) -> Handler:
-    """Serve everybody: probes, metrics and documentation."""
+    """Serve everybody: probes, metrics, documentation and the login's callback."""
     setattr(handler, _NEED, "nothing")
     return handler
 

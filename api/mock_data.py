@@ -25,7 +25,7 @@ SETTING: Final = "mock_data_enabled"
 """The name under which the switch is kept; its value is a bool, or null for the settings'."""
 
 _SEGMENT: Final = "NFO"
-"""Whose hours the contract's ``market_hours`` are."""
+"""Whose hours ``market_hours`` tells."""
 
 
 class Switched(msgspec.Struct, frozen=True):

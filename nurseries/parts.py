@@ -1,6 +1,6 @@
 """What the tasks of the tree share: doors to the outside, desired state, and the domain.
 
-Nothing here runs. Desired state has one writer each, named beside it.
+Nothing here runs. Who writes desired state is named beside it.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -41,7 +41,8 @@ def default(
     port: streaming.Port = None,
     host: streaming.Host = None,
     _version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Say which.")
+        bool,
+        typer.Option("--version", is_eager=True, callback=show_version, help="Print the version."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:

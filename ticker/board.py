@@ -42,7 +42,7 @@ class InstrumentClass(IntEnum):
 
 
 class Known(IntEnum):
-    """Bits of ``rows["known"]``: which words of a slot some packet has ever carried."""
+    """Bits of ``rows["known"]``: which words the slot's newest packet carried."""
 
     PRICE = 1
     DAY = 2

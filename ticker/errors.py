@@ -11,7 +11,7 @@
     │   └── HandshakeRejectedError   the broker answered, but not with 101
     │       ├── TokenRejectedError       403: wait for a new access token
     │       └── FeedThrottledError       429: slow down
-    ├── BrokerError              RESTARTED likewise: the broker's REST side
+    ├── BrokerError              the API answers 502, 503 or 504; tasks ask again later
     │   ├── BrokerUnreachableError   no usable HTTP answer
     │   │   └── BrokerTimeoutError       none in time
     │   ├── BrokerBusyError          our own rate limit or circuit breaker lets no call through
@@ -22,7 +22,8 @@
     │   └── RedisReplyError          the server answered with an error
     ├── StoreError               the API answers 503; what runs goes on from memory
     │   └── StoreUnavailableError    PostgreSQL is away, frozen, read-only, full or too slow
-    │       └── StoreBusyError           it is there; this call did not get its turn in time
+    │       ├── StoreBusyError           it is there; this call did not get its turn in time
+    │       └── StoreReplacedError       the tables were made anew, or it is another database
     ├── RequestError             TOLD to the caller as a 4xx problem that names the field
     │   ├── UnknownInstrumentError   no such token or symbol among the instruments
     │   ├── UnknownAccountError      no such account

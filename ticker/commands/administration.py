@@ -63,7 +63,7 @@ def create_key(
         typer.Option(help="What it may: admin includes trade, and trade includes read."),
     ],
     days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Until it is over. Default: never.")
+        int | None, typer.Option(min=1, max=36_500, help="Days until it expires. Default: never.")
     ] = None,
 ) -> None:
     """Create an API key and print it: this once, because only its hash is kept."""
@@ -88,7 +88,9 @@ def list_keys() -> None:
 
 
 @keys.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As keys list prints it.")],
+) -> None:
     """End an API key. Running instances follow within seconds."""
     from ticker.commands import store
     from ticker.environment import load_settings

@@ -43,10 +43,11 @@ def simulate(
     ] = 8765,
     seed: Annotated[int, typer.Option(help="Same seed and date: same market.")] = 1,
     instruments: Annotated[
-        Literal["near", "full", "whole"], typer.Option(help="Size of the instrument dump.")
+        Literal["near", "full", "whole"],
+        typer.Option(help="Instruments listed: some thousands, 45,000 or 100,000."),
     ] = "near",
     rate: Annotated[
-        float, typer.Option(min=0.01, max=100, help="Ticks per second and instrument.")
+        float, typer.Option(min=0.01, max=100, help="Ticks per second of each instrument.")
     ] = 1.0,
     speed: Annotated[
         float, typer.Option(min=0.01, max=10_000, help="Market seconds per second.")

@@ -1,4 +1,4 @@
-"""What a history request is answered with: the contract's fields, and why a Greek is missing."""
+"""What a history request is answered with: candles, and why a Greek is missing."""
 
 import datetime as dt
 from typing import Final, NamedTuple

@@ -247,7 +247,7 @@ def _hold(directory: Path) -> Iterator[Path]:
 
 @contextmanager
 def _programs(folder: Path, user: OsUser | None) -> Iterator[Path]:
-    """The programs, copied if they are where ``user`` may not go: under /root, say."""
+    """The programs, copied if they are where ``user`` may not go: in root's home, say."""
     programs = postgres_programs()
     places = (programs / "postgres", programs, *programs.parents, *programs.resolve().parents)
     if all(_is_enterable(place, user) for place in places):

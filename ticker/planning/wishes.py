@@ -14,7 +14,7 @@ from ticker.stores.subscriptions import Mode, SubscriptionRow
 TICK_MODES: Final[Mapping[Mode, TickMode]] = MappingProxyType(
     {"FULL": "full", "QUOTE": "quote", "LTP": "ltp"}
 )
-"""The contract's word for a mode to the broker's."""
+"""The API's word for a mode to the broker's."""
 
 MOVED_MAX: Final = dt.timedelta(days=7)
 """How far an exchange moves the expiry of a listed contract, at most."""

@@ -6,9 +6,9 @@ the tick came from. ``{prefix}:underlying`` carries indices: the tick (``last_pr
 with the *previous session's* close) and, beside it, the day so far as a bar (``open``, ``high``,
 ``low``, and as ``close`` the last value).
 
-What a packet did not carry is the last value known of that instrument, or null; times and depth
-belong to one packet and are never carried over. ``ts`` is the exchange's time where the packet
-carries one, else the time of arrival. No null ever appears as 0.
+What a packet did not carry is null, never a value of an earlier one; ``depth`` is then left out.
+``ts`` is the exchange's time where the packet carries one, else the time of arrival. No null ever
+appears as 0.
 
 ``iv`` is what ``price``, the last price, implies on ``forward``, whenever that last trade was. An
 option that did not tick is priced again when its forward has moved: ``repriced`` is true, the
