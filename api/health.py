@@ -6,14 +6,8 @@ import msgspec
 from quart import Blueprint, Response
 
 from api.auth import public
-from api.health_report import (
-    AccountHealth,
-    Health,
-    Readiness,
-    account_health,
-    health_summary,
-    readiness,
-)
+from api.health_report import account_health, health_summary, readiness
+from api.health_views import AccountHealth, Health, Readiness
 from api.operations import AccountId, Answer, operation
 from api.problems import ProblemError
 from ticker.metrics import Metrics

@@ -20,8 +20,8 @@ from ticker.stores.api_keys import Scope
 KEYS_LIFETIME_S: Final = 3600.0
 """Keys older than this are not used: one that the issuer withdrew works no longer."""
 KEYS_REFRESH_S: Final = KEYS_LIFETIME_S / 2
-"""Keys older than this are fetched again, so that an outage of the issuer is noticed by nobody
-unless it lasts."""
+"""Keys older than this are fetched again, so that an outage of the issuer is survived unless it
+lasts: now and then one request waits for the issuer, none is refused."""
 REFETCH_SPACING_S: Final = 30.0
 """At most one fetch in this time, however many tokens name keys that nobody has heard of."""
 FETCH_TIMEOUT_S: Final = 5.0

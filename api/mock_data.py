@@ -86,7 +86,8 @@ def create_mock_data_blueprint(
 
     async def turn(to: Literal[True, False]) -> Switched:
         saved = await kept.save(SETTING, to, by=caller().name)  # first, or a restart would undo it
-        switch.set(MockSwitch(to, saved.at, saved.by))
+        if switch.value.at is None or saved.at >= switch.value.at:  # another may have been later
+            switch.set(MockSwitch(to, saved.at, saved.by))
         said = "on outside market hours" if to else "off: silence outside market hours"
         if settings.is_mock:
             said = f"not needed: this market is simulated and never closes. Kept: {to}"

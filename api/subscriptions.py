@@ -167,7 +167,7 @@ def create_subscriptions_blueprint(subscriptions: Subscriptions, reloads: Reload
         _refuse_repeats(body)
         removed = await subscriptions.unsubscribe(body.unsubscribe) if body.unsubscribe else None
         wanted = [_request(row) for row in body.subscribe]
-        added = await subscriptions.subscribe(wanted) if wanted else None
+        added = await subscriptions.subscribe(wanted, field="subscribe") if wanted else None
         last = added or removed
         return BulkChange(
             subscribed=_place(added.rows if added else (), subscriptions.unplaced),

@@ -33,10 +33,7 @@ from ticker.accounts.sessions import Session
 from ticker.calendar.market_hours import market_date
 from ticker.calendar.tick_expectation import expects_ticks
 from ticker.calendar.trading_hours import TradingHours
-from ticker.history.candles import load_range
-from ticker.history.range import Span
-from ticker.instruments.registry import Instrument
-from ticker.kite.rest import Brokers
+from ticker.history.candles import load_last_close
 from ticker.kite.text import ServerText
 from ticker.messages import ConnectionId, Event, Frame, SnapshotBatch
 from ticker.metrics import Metrics
@@ -236,7 +233,7 @@ async def _run_mock_market(
         market,
         load_newest=parts.engine.newest,
         last_session=hours.last_session,
-        load_candle=partial(load_candle, parts.brokers),
+        load_candle=partial(load_last_close, parts.brokers),
         load_quotes=partial(_load_last_prices, parts),
         wall_clock=parts.wall_clock,
     )
@@ -267,14 +264,3 @@ async def _load_spots(parts: Parts, underlyings: Sequence[str]) -> Mapping[str, 
 
 async def _load_last_prices(parts: Parts, keys: Sequence[str]) -> Mapping[str, float]:
     return await parts.brokers.ask(lambda broker: broker.load_last_prices(keys))
-
-
-async def load_candle(
-    brokers: Brokers, instrument: Instrument, since: float, until: float
-) -> float | None:
-    """The close of the newest minute that opens between two UNIX times, before the second."""
-    # the broker includes both ends, and what opens as trading ends is the auction's
-    since_at, until_at = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (since, until - 1))
-    span = Span(since_at, until_at)
-    candles = await load_range(brokers, instrument.instrument_token, "minute", span)
-    return float(candles.close[-1]) if len(candles) else None

@@ -98,7 +98,7 @@ async def _follow_table(
             await require_same_store()
         except StoreUnavailableError as error:
             if not is_away:
-                log.warning("accounts_not_read", error=str(error))
+                log.warning("accounts_not_read", error=str(error), detail=error.detail)
             is_away = True
         else:
             is_away = False

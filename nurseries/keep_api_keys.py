@@ -23,7 +23,7 @@ async def keep_api_keys(store: ApiKeyStore, migrated: trio.Event) -> None:
             await store.refresh()
         except StoreUnavailableError as error:
             if not is_away:
-                log.warning("api_keys_not_read", error=str(error))
+                log.warning("api_keys_not_read", error=str(error), detail=error.detail)
             is_away = True
         else:
             is_away = False

@@ -209,7 +209,9 @@ class _Sender:
         self._accounting.dropped(over.tally(), "market_open")
         self._in_flight = len(told) + parcel.size
         if not self._in_flight:
+            self._stand(connected=True, last_error=self._status.last_error)
             self._settled.set()
+            await trio.lowlevel.checkpoint()  # there may be many such batches
             return
         extras, extra_count = self._outputs.pack(parcel)
         events = b"".join(

@@ -129,7 +129,7 @@ async def rebalance_strikes(
         try:
             stored = await desk.store_choice(chosen, registry.value)
         except StoreUnavailableError as error:
-            log.warning("strikes_not_rebalanced", error=str(error))
+            log.warning("strikes_not_rebalanced", error=str(error), detail=error.detail)
             status = msgspec.structs.replace(status, error=str(error))
         else:
             status = _describe(desk.centres, chosen, stored, wall_clock())

@@ -141,7 +141,7 @@ class _Keeper:
             stored = await self.store.load(missing)
         except StoreUnavailableError as error:
             self.reading.fail()
-            self._tell(store_error=str(error))
+            self._tell_store(error)
             return
         self.reading.stop()
         self._tell(store_error=None)
@@ -251,7 +251,7 @@ class _Keeper:
             merged = await self.store.merge(dumps, self._now())
         except StoreUnavailableError as error:
             self.saving.fail()
-            self._tell(store_error=str(error))
+            self._tell_store(error)
             return
         self.saving.stop()
         problems = {name: why for name, why in self.status.problems.items() if name != "archive"}
@@ -265,6 +265,11 @@ class _Keeper:
             problems |= {"archive": error.strerror or "the day's file cannot be written"}
         self.dumps = {}
         self._tell(is_stored=not merged.refused, store_error=None, problems=problems)
+
+    def _tell_store(self, error: StoreUnavailableError) -> None:
+        log = structlog.get_logger().bind(task="refresh_instruments")
+        log.warning("instruments_store_failed", error=str(error), detail=error.detail)
+        self._tell(store_error=str(error))
 
     def _result(
         self, wish: Wish, *, refreshed: bool, reason: str | None, account: str | None = None

@@ -157,6 +157,8 @@ async def _keep_plan(desk: Desk) -> None:
             error, is_replaced = str(failure), True
             wishes = await _resolve(desk, rows)
         except StoreUnavailableError as failure:
+            log = structlog.get_logger().bind(task="reload")
+            log.warning("subscriptions_not_read", error=str(failure), detail=failure.detail)
             desk.loaded.set(None)
             error = f"{failure}; this is tried again when PostgreSQL is back"
             wishes = await _resolve(desk, rows)

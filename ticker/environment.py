@@ -80,7 +80,7 @@ def _read_file(named: str | None, usual: Path) -> dict[str, str]:
     if named and not file.is_file():
         raise ConfigurationError(f"ENV_FILE: there is no file {named}")
     try:
-        found = dotenv_values(file)
+        found = dotenv_values(file, interpolate=False)  # a secret may have ${ in it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigurationError(f"cannot read {file}: {reason}") from None

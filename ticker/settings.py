@@ -55,7 +55,7 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
     )
 
-    env_file: Path | None = None  # which these settings were read from, if not from .env
+    env_file: Path | None = None  # another than .env, which holds these settings
     environment: Literal["dev", "test", "staging", "production", "prod", "live"] = "dev"
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
@@ -228,7 +228,9 @@ class Settings(BaseModel):
         """The origins whose pages may call the API from a browser."""
         if self.cors_allowed_origins is not None:
             return self.cors_allowed_origins
-        return () if self.environment in REAL_ENVIRONMENTS else LOCAL_ORIGINS
+        # without keys a page would be admin: then only what is named may call
+        is_closed = self.environment in REAL_ENVIRONMENTS or not self.api_key_enabled
+        return () if is_closed else LOCAL_ORIGINS
 
     @property
     def account_capacity(self) -> int:

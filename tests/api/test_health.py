@@ -147,7 +147,8 @@ async def test_health_is_the_contracts_summary() -> None:
 
 async def test_places_of_accounts_without_a_token_are_not_usable() -> None:
     status = create_status()
-    status.report_plan(PlanStatus(capacity=27_000))
+    shares = {f"a{n}": 0.0 for n in range(3)}
+    status.report_plan(PlanStatus(capacity=27_000, utilisation_percent=shares))
     states: tuple[TokenState, ...] = ("valid", "missing", "valid")
     async with open_api(status) as client:
 

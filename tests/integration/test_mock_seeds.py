@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import trio
 
-from nurseries.bindings import load_candle
 from tests.integration.market_clock import MarketClock
 from tests.rest_brokers import SimulatedBrokers, open_simulated_brokers
 from tests.ticker.mock_market.rig import create_market
 from ticker.calendar.trading_hours import TradingHours
 from ticker.engine import Newest
+from ticker.history.candles import load_last_close
 from ticker.instruments.registry import Instrument, InstrumentRegistry, parse_instruments
 from ticker.mock_market.seeder import Seeder
 from ticker.simulator.days import IST
@@ -113,7 +113,7 @@ async def test_the_seed_is_the_last_minute_of_continuous_trading(
             market,
             load_newest=load_nothing,
             last_session=TradingHours(lambda: registry).last_session,
-            load_candle=partial(load_candle, simulated.brokers),
+            load_candle=partial(load_last_close, simulated.brokers),
             wall_clock=lambda: clock(now),
         )
         await seeder.seed([*instruments.values()])

@@ -1,6 +1,9 @@
 """Candles of any range, from whichever account answers."""
 
+import datetime as dt
+
 from ticker.history.range import INDIA, Span, split
+from ticker.instruments.registry import Instrument
 from ticker.kite.models import Candles, Interval, join_candles
 from ticker.kite.rest import BrokerRest, Brokers
 
@@ -32,3 +35,14 @@ async def load_range(
         return join_candles(parts).between(since_at.timestamp(), span.until_at.timestamp())
 
     return await brokers.ask(ask, account_id)
+
+
+async def load_last_close(
+    brokers: Brokers, instrument: Instrument, since: float, until: float
+) -> float | None:
+    """The close of the newest minute that opens between two UNIX times, before the second."""
+    # the broker includes both ends, and what opens as trading ends is the auction's
+    since_at, until_at = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (since, until - 1))
+    span = Span(since_at, until_at)
+    candles = await load_range(brokers, instrument.instrument_token, "minute", span)
+    return float(candles.close[-1]) if len(candles) else None

@@ -110,7 +110,8 @@ class History:
         """The broker keeps no candles of a contract that has expired, and gives its token away."""
         says = f"there is no instrument {token}"
         with suppress(StoreUnavailableError):
-            if self._archive and (found := await self._archive.find_token(token, dt.date.max)):
+            found = self._archive and await self._archive.find_token(token, dt.date.max)
+            if found and found.last_day is not None:  # else it is listed, though not in use here
                 gone = found.instrument
                 says = (
                     f"instrument {token} was {gone.key}, last listed on {found.last_day}: the "

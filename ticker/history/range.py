@@ -81,7 +81,7 @@ def create_span(
     """
     since_at, until_at = _in_india(from_at, "from_ts"), _in_india(to_at, "to_ts")
     if since_at > until_at:
-        raise InvalidRequestError("from_ts has to be before to_ts", field="from_ts")
+        raise InvalidRequestError("from_ts has to be no later than to_ts", field="from_ts")
     today = now.astimezone(INDIA).date()
     span = Span(since_at, max(since_at, min(until_at, _midnight(today, 1) - _SECOND)))
     most = DAYS_MAX[interval] * CALLS_MAX

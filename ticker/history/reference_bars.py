@@ -136,7 +136,7 @@ class ReferenceBars:
             await self._store.save(symbol, bars)
         except StoreUnavailableError as error:
             log = structlog.get_logger().bind(symbol=symbol)
-            log.warning("minutes_not_kept", error=str(error))
+            log.warning("minutes_not_kept", error=str(error), detail=error.detail)
 
     def _sessions(self, exchange: str, span: Span) -> Iterator[Session]:
         """Each day's continuous trading, as far as it is over and in the span."""

@@ -46,14 +46,16 @@ async def download_dumps(
 ) -> Downloaded:
     """Ask for each exchange in turn; parsed in worker threads while it arrives.
 
-    Where an account fails the next takes over; one that is logged out, or given a rest, is not
-    asked again. ``timeout_s``: for one exchange. Raises nothing that is the broker's doing.
+    Where an account fails the next takes over; one that is logged out, given a rest, or late for
+    the second time, is not asked again. ``timeout_s``: for one exchange. Raises nothing that is the
+    broker's doing.
     """
     waiting = list(sources)
     dumps: dict[str, ExchangeDump] = {}
     problems: dict[str, str] = {}
     accounts: dict[str, None] = {}
     refusals: list[str] = []  # one of each account that failed
+    late: set[str] = set()  # accounts that were late for one exchange already
     for exchange in exchanges:
         reasons: list[str] = []
         for source in list(waiting):
@@ -65,9 +67,13 @@ async def download_dumps(
                 reasons.append(f"{source.account_id}: {error}")
                 if _is_final(error):  # it would be for any account
                     break
-                if _is_account(error):  # it would be for any exchange
+                is_late = isinstance(error, BrokerTimeoutError)
+                if _is_account(error) or (is_late and source.account_id in late):
+                    # it would be for any exchange
                     waiting.remove(source)
                     refusals.append(reasons[-1])
+                if is_late:
+                    late.add(source.account_id)
             else:
                 accounts[source.account_id] = None
                 break

@@ -29,7 +29,7 @@ class Circuit:
         self._is_tried = False
         self._last_failure = ""
         self.failures = 0
-        """Calls that the broker failed, since the start."""
+        """Calls that the broker failed."""
 
     @property
     def state(self) -> CircuitState:

@@ -1,6 +1,5 @@
 """Ports of child servers on loopback."""
 
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -58,8 +57,7 @@ def is_free(port: int) -> bool:
 def _bind(port: int) -> socket.socket:
     probe = socket.socket()
     try:
-        if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
     except BaseException:
         probe.close()

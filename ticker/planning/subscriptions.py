@@ -71,17 +71,17 @@ class Subscriptions:
         # takes two short transactions, each with its deadline.
         self._changing = trio.Lock()
 
-    async def subscribe(self, wanted: Sequence[SubscriptionRequest]) -> Changed:
+    async def subscribe(self, wanted: Sequence[SubscriptionRequest], *, field: str = "") -> Changed:
         """Have these instruments streamed, all or none of them; the rest stays as it is.
 
         A subscription that exists takes over mode and account; of two with one token, the later
         counts. Raises UnknownInstrumentError, InvalidRequestError for an expired contract,
         UnknownAccountError, and CapacityError when what users asked for fills the accounts
         together, or the one that is named; what the rebalancer keeps gives way. What is streamed
-        already needs no further place.
+        already needs no further place. ``field``: what the caller calls the list, for errors.
         """
         rows = {
-            request.instrument_token: self._check(request, _field(place, wanted))
+            request.instrument_token: self._check(request, f"{field}[{place}]." if field else "")
             for place, request in enumerate(wanted)
         }
         async with self._changing:
@@ -191,8 +191,3 @@ class Subscriptions:
         return await self._store.count(
             SubscriptionFilter(status="active", origin="user", account_id=account_id)
         )
-
-
-def _field(place: int, wanted: Sequence[SubscriptionRequest]) -> str:
-    """How a field of one request is named: by its place, if there are several."""
-    return f"subscribe[{place}]." if len(wanted) > 1 else ""

@@ -39,9 +39,9 @@ class Outputs(msgspec.Struct, frozen=True):
         streamed: list[bytes] = []
         trim = ("MAXLEN", "~", self.stream_max_length, "*", "payload")
         for payload in parcel.payloads():
-            to = _decode_addressee(payload)
-            suffix = self.mock_suffix if to.is_mock else ""
-            if self.last_values:
+            to = _decode_addressee(payload) if self.last_values or self.mock_suffix else None
+            suffix = self.mock_suffix if to and to.is_mock else ""
+            if self.last_values and to:
                 hashes[suffix] += (to.instrument_token, payload)
             if self.stream_max_length:
                 streamed.append(pack("XADD", f"{self.prefix}:stream{suffix}", *trim, payload))

@@ -115,6 +115,7 @@ async def test_a_change_answers_with_its_rows_and_a_reload() -> None:
     [
         ([wish(77)], UnknownInstrumentError, "instrument_token"),
         ([wish(1), wish(77)], UnknownInstrumentError, "subscribe[1].instrument_token"),
+        ([wish(1), wish(1, "zz")], UnknownAccountError, "subscribe[1].account_id"),
         ([wish(99)], InvalidRequestError, "instrument_token"),
         ([wish(1, "zz")], UnknownAccountError, "account_id"),
         ([wish(token) for token in range(1, 10)], CapacityError, "instrument_token"),
@@ -126,7 +127,7 @@ async def test_what_cannot_be_is_refused_as_a_whole_and_the_field_is_named(
 ) -> None:
     async with open_subscriptions() as (subscriptions, reloads):
         with pytest.raises(error) as caught:
-            await subscriptions.subscribe(wanted)
+            await subscriptions.subscribe(wanted, field="subscribe" if "[" in field else "")
         assert caught.value.field == field
         assert await subscriptions.count(SubscriptionFilter()) == 0
         assert not reloads.is_pending
