@@ -70,8 +70,11 @@ async def run_create_key(
 
 async def run_list_keys(settings: Settings, say: Say) -> None:
     async with _open_migrated(settings) as database:
-        for key in await ApiKeyStore(database, wall_clock=time.time).load_all():
+        keys = await ApiKeyStore(database, wall_clock=time.time).load_all()
+        for key in keys:
             say(_line(key))
+        if not keys:
+            say("There are none: keys create makes one.")
 
 
 async def run_revoke_key(settings: Settings, key_id: str, say: Say) -> None:

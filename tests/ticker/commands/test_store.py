@@ -26,6 +26,8 @@ async def test_keys_are_made_listed_and_revoked() -> None:
     async with open_test_url(is_migrated=False) as url:
         settings = Settings(database_url=url)
         said: list[str] = []
+        await run_list_keys(settings, said.append)
+        assert said.pop() == "There are none: keys create makes one."
         await run_create_key(settings, "dashboard", ["read"], 30, said.append)
         text = next(word for word in said[0].split() if word.startswith("tk_"))
         key_id = text.split("_")[1]
