@@ -1,7 +1,7 @@
 """Brokers for tests: over a transport in memory, or to a simulator over real HTTP."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +21,12 @@ from ticker.simulator.simulation import SimulatorConfig
 
 Handler = Callable[[httpx.Request], httpx.Response]
 POLICY: Final = RestPolicy()
+ONCE: Final = RestPolicy(attempts=1)
+TOKEN_DEAD: Final = '{"status":"error","error_type":"TokenException","message":"x","data":null}'
+PRICES: Final = {
+    "status": "success",
+    "data": {"NSE:NIFTY 50": {"instrument_token": 1, "last_price": 5}},
+}
 CANARY: Final = "canary-77aa"
 NOW: Final = 1_795_000_000.0
 
@@ -158,3 +164,14 @@ async def open_simulated_brokers(
         ):
             yield SimulatedBrokers(brokers, sessions, simulated, calls, simulator)
         nursery.cancel_scope.cancel()
+
+
+def answer(status: int, text: str | bytes, **headers: str) -> Handler:
+    """A broker that says the same to everything."""
+    return lambda request: httpx.Response(status, content=text, headers=headers)
+
+
+async def load(handler: Handler, policy: RestPolicy = ONCE) -> Mapping[str, float]:
+    """One call, with answers to it from ``handler``."""
+    async with open_memory_brokers(handler, policy=policy) as brokers:
+        return await brokers.of("first").load_last_prices(["NSE:NIFTY 50"])

@@ -7,9 +7,7 @@ or of ours, to be looked up in the exchange's circulars.
 """
 
 import datetime as dt
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -126,19 +124,6 @@ def test_of_a_year_that_nobody_knows_only_we_and_one_of_them_say_so() -> None:
         exchange_calendars.get_calendar("XBOM").is_session(str(day))
     schedule = pandas_market_calendars.get_calendar("NSE").schedule("2027-01-01", "2027-12-31")
     assert len(schedule) == 261
-
-
-@pytest.fixture(params=["UTC", "Asia/Kolkata", "America/New_York"])
-def host_zone(request: pytest.FixtureRequest) -> Iterator[ZoneInfo]:
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = request.param
-    time.tzset()
-    yield ZoneInfo(request.param)
-    if before is None:
-        del os.environ["TZ"]
-    else:
-        os.environ["TZ"] = before
-    time.tzset()
 
 
 def test_every_day_opens_and_closes_when_they_say_on_hosts_anywhere(host_zone: ZoneInfo) -> None:

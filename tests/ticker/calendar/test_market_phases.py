@@ -1,8 +1,6 @@
 """Every day of the years the file covers, and the properties any day must have."""
 
 import datetime as dt
-import os
-import time
 from collections.abc import Callable, Iterator
 from zoneinfo import ZoneInfo
 
@@ -236,19 +234,6 @@ def test_the_auction_is_no_opening_of_its_own() -> None:
     assert next_open("NSE", at("2026-08-03", "09:14:59")) == at("2026-08-03", "09:15")
     # A long weekend: Friday is a holiday.
     assert next_open("NSE", at("2026-10-01", "15:30")) == at("2026-10-05", "09:15")
-
-
-@pytest.fixture(params=["UTC", "Asia/Kolkata", "America/New_York"])
-def host_zone(request: pytest.FixtureRequest) -> Iterator[ZoneInfo]:
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = request.param
-    time.tzset()
-    yield ZoneInfo(request.param)
-    if before is None:
-        del os.environ["TZ"]
-    else:
-        os.environ["TZ"] = before
-    time.tzset()
 
 
 def test_hosts_anywhere_see_the_same_day(host_zone: ZoneInfo) -> None:

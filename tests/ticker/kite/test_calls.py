@@ -1,6 +1,6 @@
 """One account's calls: what is repeated, what opens the circuit, what is given up, and when."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 
 import httpx
@@ -10,10 +10,15 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.rest_brokers import (
+    ONCE,
+    PRICES,
+    TOKEN_DEAD,
     Calls,
     Handler,
     MemoryTransport,
+    answer,
     create_session,
+    load,
     open_memory_brokers,
     sessions_of,
 )
@@ -26,19 +31,6 @@ from ticker.errors import (
 )
 from ticker.kite.calls import RestPolicy
 from ticker.kite.rest import BrokerRest, open_brokers
-
-ONCE = RestPolicy(attempts=1)
-TOKEN_DEAD = '{"status":"error","error_type":"TokenException","message":"x","data":null}'
-PRICES = {"status": "success", "data": {"NSE:NIFTY 50": {"instrument_token": 1, "last_price": 5}}}
-
-
-def answer(status: int, text: str | bytes, **headers: str) -> Handler:
-    return lambda request: httpx.Response(status, content=text, headers=headers)
-
-
-async def load(handler: Handler, policy: RestPolicy = ONCE) -> Mapping[str, float]:
-    async with open_memory_brokers(handler, policy=policy) as brokers:
-        return await brokers.of("first").load_last_prices(["NSE:NIFTY 50"])
 
 
 def failing(times: int, failure: Callable[[], httpx.Response]) -> tuple[Handler, list[str]]:

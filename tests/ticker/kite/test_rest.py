@@ -4,7 +4,6 @@ import gzip
 import io
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import aclosing
 
 import httpx
@@ -13,10 +12,15 @@ from trio.testing import MockClock
 
 from tests.rest_brokers import (
     CANARY,
+    ONCE,
+    PRICES,
+    TOKEN_DEAD,
     Calls,
     Handler,
     Pieces,
+    answer,
     create_session,
+    load,
     open_memory_brokers,
     sessions_of,
 )
@@ -28,21 +32,7 @@ from ticker.errors import (
     BrokerUnreachableError,
     UnknownAccountError,
 )
-from ticker.kite.calls import RestPolicy
 from ticker.kite.rest import BrokerRest, Brokers, open_brokers
-
-ONCE = RestPolicy(attempts=1)
-TOKEN_DEAD = '{"status":"error","error_type":"TokenException","message":"x","data":null}'
-PRICES = {"status": "success", "data": {"NSE:NIFTY 50": {"instrument_token": 1, "last_price": 5}}}
-
-
-def answer(status: int, text: str | bytes, **headers: str) -> Handler:
-    return lambda request: httpx.Response(status, content=text, headers=headers)
-
-
-async def load(handler: Handler, policy: RestPolicy = ONCE) -> Mapping[str, float]:
-    async with open_memory_brokers(handler, policy=policy) as brokers:
-        return await brokers.of("first").load_last_prices(["NSE:NIFTY 50"])
 
 
 async def test_last_prices_by_key() -> None:
