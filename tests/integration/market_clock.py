@@ -17,6 +17,7 @@ class MarketClock:
         self._speed = speed
         self._at = at
         self._since = time.monotonic()
+        self._leaps: list[tuple[float, float]] = []
 
     def __call__(self) -> float:
         with self._lock:
@@ -26,5 +27,14 @@ class MarketClock:
         """Be at ``at`` and run on from there; never back."""
         with self._lock:
             now = time.monotonic()
-            self._at = max(at, self._at + (now - self._since) * self._speed)
-            self._since = now
+            shown = self._at + (now - self._since) * self._speed
+            self._at, self._since = max(at, shown), now
+            self._leaps.append((shown, self._at))
+
+    def later(self, at: float, by_s: float) -> float:
+        """What the clock showed ``by_s`` seconds of its own after ``at``: leaps take no time."""
+        for shown, leapt_to in self._leaps:
+            if at <= shown < at + by_s:
+                by_s -= shown - at
+                at = leapt_to
+        return at + by_s

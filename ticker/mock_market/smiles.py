@@ -39,7 +39,7 @@ def create_smile(
     volatilities = np.array([told[strike] for strike in known.tolist()], np.float64)
     chosen = volatilities
     for chosen in _choices(known, volatilities, strikes, forward, years):
-        if _is_convex(strikes, chosen, forward, years, tick):
+        if _is_sound(strikes, chosen, forward, years, tick):
             break
     return dict(zip(strikes.tolist(), chosen.tolist(), strict=True))
 
@@ -93,15 +93,20 @@ def _parabola(
     return clipped
 
 
-def _is_convex(
+def _is_sound(
     strikes: FloatArray, volatilities: FloatArray, forward: float, years: float, tick: float
 ) -> bool:
-    """Whether calls fall with the strike and lie below their neighbours' chord, up to a tick."""
+    """Whether calls fall and puts rise with the strike, and calls lie below their neighbours'
+    chord, up to a tick.
+    """
     share = (strikes[1:-1] - strikes[:-2]) / (strikes[2:] - strikes[:-2])
     for reach in _REACH:
         calls = _call_prices(strikes, volatilities, forward * reach, years)
         chords = calls[:-2] + share * (calls[2:] - calls[:-2])
-        if (np.diff(calls) > tick).any() or (calls[1:-1] > chords + tick).any():
+        falls = -np.diff(calls)  # by no more than the strike rises, or the put would fall too
+        if (falls < -tick).any() or (falls > np.diff(strikes) + tick).any():
+            return False
+        if (calls[1:-1] > chords + tick).any():
             return False
     return True
 
